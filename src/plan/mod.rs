@@ -1,1 +1,2 @@
 //! plan
+pub mod operation;

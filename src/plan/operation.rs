@@ -1,0 +1,629 @@
+//! The mover's contract: the operation document that goes in, the progress lines and the verdict that come out.
+//!
+//! Here belong the serde types of that contract and the pure functions both sides need to speak it (Job names,
+//! session tags, exit codes). What a mover does with a document lives in `mover`; when one is started is decided in `plan`.
+//!
+//! No secret is ever part of a document: every credential is named by Secret and key, and the mover reads it by `get`
+//! with its own pod identity, in the namespace of the migration.
+
+use serde::{Deserialize, Serialize};
+
+/// The only version of the document this program reads and writes. A document of another version is refused.
+pub const OPERATION_VERSION: u32 = 1;
+
+/// Environment variable of a mover's container that holds the operation document as JSON.
+pub const OPERATION_ENV: &str = "PGM_OPERATION";
+
+/// Key of the bucket's Secret that holds the access key id.
+pub const BUCKET_ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
+
+/// Key of the bucket's Secret that holds the secret access key.
+pub const BUCKET_SECRET_KEY: &str = "AWS_SECRET_ACCESS_KEY";
+
+/// Largest verdict in bytes: the kubelet keeps no more of a termination message.
+pub const VERDICT_LIMIT: usize = 4096;
+
+/// One piece of work for one mover Job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Operation {
+    /// [`OPERATION_VERSION`].
+    pub version: u32,
+    /// Whose work this is.
+    pub migration: MigrationRef,
+    /// Counts the attempts of this task from 1. A new attempt ends what an earlier one left running.
+    pub attempt: u32,
+    /// What is to be done.
+    pub task: Task,
+}
+
+/// The migration object that an operation belongs to. Secrets are read from its namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationRef {
+    /// Namespace of the object.
+    pub namespace: String,
+    /// Name of the object.
+    pub name: String,
+    /// UID of the object, 36 characters.
+    pub uid: String,
+}
+
+/// What a mover can be asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub enum Task {
+    /// Dump one database into one object of the bucket, then write that database's manifest.
+    Dump(DumpTask),
+    /// Read the object again from the bucket, compare it with its manifest, then seal the run.
+    Verify(VerifyTask),
+    /// Restore the object into the staging database as its owner.
+    Restore(RestoreTask),
+    /// Compute the exact digest of both databases and compare.
+    Compare(CompareTask),
+    /// Collect planner statistics in the staging database.
+    Analyze(AnalyzeTask),
+    /// End and remove what attempts of this migration left behind. Never touches a finished archive.
+    Cleanup(CleanupTask),
+}
+
+impl Task {
+    /// The kind of this task.
+    pub fn kind(&self) -> TaskKind {
+        match self {
+            Self::Dump(_) => TaskKind::Dump,
+            Self::Verify(_) => TaskKind::Verify,
+            Self::Restore(_) => TaskKind::Restore,
+            Self::Compare(_) => TaskKind::Compare,
+            Self::Analyze(_) => TaskKind::Analyze,
+            Self::Cleanup(_) => TaskKind::Cleanup,
+        }
+    }
+}
+
+/// The kind of a task, as it stands in progress lines, Job names and session tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TaskKind {
+    /// See [`Task::Dump`].
+    Dump,
+    /// See [`Task::Verify`].
+    Verify,
+    /// See [`Task::Restore`].
+    Restore,
+    /// See [`Task::Compare`].
+    Compare,
+    /// See [`Task::Analyze`].
+    Analyze,
+    /// See [`Task::Cleanup`].
+    Cleanup,
+}
+
+impl TaskKind {
+    /// Lower-case word, fit for names of Kubernetes objects.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Dump => "dump",
+            Self::Verify => "verify",
+            Self::Restore => "restore",
+            Self::Compare => "compare",
+            Self::Analyze => "analyze",
+            Self::Cleanup => "cleanup",
+        }
+    }
+}
+
+/// [`Task::Dump`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DumpTask {
+    /// The database to read; `source.database` is its name at this moment (the fenced one).
+    pub source: DatabaseEnd,
+    /// Where `pg_restore` of the archive will run; decides the compression. Absent for an export.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader: Option<DatabaseEnd>,
+    /// The object to write: `archive.key` must not exist, unless an earlier attempt finished it.
+    pub archive: ArchiveEnd,
+    /// Name of the database as its users know it; recorded in the manifest.
+    pub database: String,
+    /// The run this dump belongs to; equal in all manifests of the run.
+    pub run: String,
+    /// Size of the database in bytes as the server reports it: the total of the progress estimate.
+    pub estimated_bytes: u64,
+}
+
+/// [`Task::Verify`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifyTask {
+    /// Bucket and first object; `archive.key` equals `keys[0]`.
+    pub archive: ArchiveEnd,
+    /// Keys of all objects of the run, one per database.
+    pub keys: Vec<String>,
+    /// The run that is sealed.
+    pub run: String,
+    /// Key of the run's manifest, written last and only when all objects are proven.
+    pub run_manifest_key: String,
+}
+
+/// [`Task::Restore`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreTask {
+    /// The object to read.
+    pub archive: ArchiveEnd,
+    /// The staging database. It exists, is empty and belongs to `owner`.
+    pub target: DatabaseEnd,
+    /// The role that will own every object.
+    pub owner: OwnerLogin,
+}
+
+/// [`Task::Compare`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CompareTask {
+    /// The database that was dumped.
+    pub source: DatabaseEnd,
+    /// The database it was restored into.
+    pub target: DatabaseEnd,
+    /// The object between them; the per-table document is written beside it.
+    pub archive: ArchiveEnd,
+}
+
+/// [`Task::Analyze`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnalyzeTask {
+    /// The database to analyze.
+    pub target: DatabaseEnd,
+}
+
+/// [`Task::Cleanup`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CleanupTask {
+    /// Ends whose sessions and temporary files of this migration are ended and removed.
+    pub databases: Vec<DatabaseEnd>,
+    /// Ends whose unfinished uploads below the run's prefix are aborted.
+    pub archives: Vec<ArchiveEnd>,
+}
+
+/// A value in a Secret of the migration's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKey {
+    /// Name of the Secret.
+    pub name: String,
+    /// Key in its data.
+    pub key: String,
+}
+
+/// A database in a Postgres pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseEnd {
+    /// Kubeconfig of the pod's cluster; absent = the mover's own cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeconfig_secret: Option<SecretKey>,
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// UID of the pod; another pod of that name is refused.
+    pub pod_uid: String,
+    /// Container that holds server and client tools.
+    pub container: String,
+    /// Role for administration over the local socket.
+    pub admin_user: String,
+    /// System identifier of the server, decimal; another server is refused.
+    pub system_identifier: String,
+    /// Actual name of the database now (the fenced or the staging name).
+    pub database: String,
+}
+
+/// An object in a bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveEnd {
+    /// Bucket name.
+    pub bucket: String,
+    /// URL of the S3 server; absent = the region's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Region, part of every signature.
+    pub region: String,
+    /// Address the bucket by path, not by host name.
+    pub force_path_style: bool,
+    /// Secret that holds [`BUCKET_ACCESS_KEY`] and [`BUCKET_SECRET_KEY`].
+    pub credentials_secret: String,
+    /// PEM bundle to trust instead of the built-in roots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret: Option<SecretKey>,
+    /// Prefix of this migration's run; everything the mover lists, writes or aborts lies below it.
+    pub prefix: String,
+    /// Key of the archive object.
+    pub key: String,
+}
+
+/// How the owner of the restored database logs in over the pod's local socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnerLogin {
+    /// Role name.
+    pub role: String,
+    /// Its password; absent where the socket asks for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret: Option<SecretKey>,
+}
+
+/// One line of JSON a second on the mover's standard output while it works.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// What is running.
+    pub operation: TaskKind,
+    /// Which part of it.
+    pub phase: Phase,
+    /// Bytes of the archive that passed through the mover (dump, verify, restore), or bytes of table data digested.
+    pub bytes_done: u64,
+    /// Bytes in all: exact for verify and restore, the database's size for dump and compare. Absent = not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_total: Option<u64>,
+    /// Tables finished.
+    pub tables_done: u64,
+    /// Tables in all. Absent = not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables_total: Option<u64>,
+    /// Rows finished, where they are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows_done: Option<u64>,
+}
+
+/// A part of a task, as shown in progress lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Reading Secrets, reaching pods and bucket, ending what an earlier attempt left.
+    Preparing,
+    /// Bytes flow, or tables are worked on.
+    Working,
+    /// Proofs are compared and manifests written.
+    Sealing,
+}
+
+/// How a task ended: the mover's termination message, at most [`VERDICT_LIMIT`] bytes of JSON.
+///
+/// A Job without a readable verdict has failed, whatever its exit code says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// [`OPERATION_VERSION`].
+    pub version: u32,
+    /// What ran.
+    pub operation: TaskKind,
+    /// The attempt that ran.
+    pub attempt: u32,
+    /// Whether all of it was done and proven.
+    pub outcome: Outcome,
+    /// Why it failed; [`Reason::Done`] or [`Reason::Adopted`] otherwise.
+    pub reason: Reason,
+    /// One sentence for people. Names objects, never credentials.
+    pub message: String,
+    /// Bytes of the archive (dump, verify, restore).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// SHA-256 of the archive, lower-case hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// SHA-256 over the sorted per-table digests, lower-case hex (compare).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Tables compared, restored or analyzed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<u64>,
+    /// Rows compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+    /// The first differences that compare found, each one sentence that names its object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
+    /// Number of all differences, also of those that did not fit.
+    #[serde(default)]
+    pub differences_total: u64,
+    /// The first entries of the archive that restore left out because only a superuser could make them, or because
+    /// single ownership drops them (grants).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_restored: Vec<String>,
+    /// Number of all entries left out, also of those that did not fit.
+    #[serde(default)]
+    pub not_restored_total: u64,
+    /// Key of the document with everything that does not fit here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+}
+
+/// Whether a task was done and proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done, and every proof holds.
+    Succeeded,
+    /// Not done, or not proven.
+    Failed,
+}
+
+/// What to do about a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureClass {
+    /// A later attempt may succeed without any change.
+    Transient,
+    /// A person must change something first.
+    NeedsHuman,
+    /// No attempt of this run can succeed.
+    Terminal,
+}
+
+/// Why a task ended as it did. Closed: a new reason gets its class here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Reason {
+    /// Done by this attempt.
+    Done,
+    /// Found done and proven by an earlier attempt.
+    Adopted,
+    /// The document cannot be read, or its version is unknown.
+    InvalidOperation,
+    /// A Secret, or a key in it, is absent or malformed.
+    SecretMissing,
+    /// The API server of an end refuses a request.
+    ClusterForbidden,
+    /// The API server of an end cannot be reached.
+    ClusterUnreachable,
+    /// The pod is gone, replaced by another, or not running.
+    PodUnavailable,
+    /// The server's system identifier is another one.
+    ServerReplaced,
+    /// A client tool or shell utility is absent from the container.
+    ToolMissing,
+    /// The database refuses the login or the connection.
+    DatabaseUnavailable,
+    /// A question to the database failed.
+    QueryFailed,
+    /// The exec stream broke, or ended without a verdict from inside the pod.
+    StreamBroken,
+    /// pg_dump failed.
+    DumpFailed,
+    /// pg_restore failed.
+    RestoreFailed,
+    /// The staging database holds objects already.
+    TargetNotEmpty,
+    /// Extensions could not be created in the staging database.
+    ExtensionFailed,
+    /// ANALYZE failed.
+    AnalyzeFailed,
+    /// Byte count or SHA-256 of pod, mover and bucket are not the same.
+    ArchiveMismatch,
+    /// The archive outgrew what a multipart upload can hold.
+    ArchiveTooLarge,
+    /// The object or its manifest is absent.
+    ArchiveAbsent,
+    /// Another object is at the key, or an unequal manifest.
+    ArchiveOccupied,
+    /// The bucket does not exist.
+    BucketAbsent,
+    /// The bucket's credentials are refused.
+    BucketForbidden,
+    /// The S3 server cannot be reached.
+    BucketUnreachable,
+    /// The S3 server failed in another way.
+    BucketFailed,
+    /// The two databases are not equal.
+    NotEqual,
+    /// Sessions of an earlier attempt could not be ended.
+    OrphansRemain,
+    /// The mover was asked to stop.
+    Interrupted,
+}
+
+impl Reason {
+    /// The class of a failure with this reason; `None` for success.
+    pub fn class(self) -> Option<FailureClass> {
+        use FailureClass::{NeedsHuman, Terminal, Transient};
+        match self {
+            Self::Done | Self::Adopted => None,
+            Self::ClusterUnreachable
+            | Self::PodUnavailable
+            | Self::DatabaseUnavailable
+            | Self::QueryFailed
+            | Self::StreamBroken
+            | Self::DumpFailed
+            | Self::ArchiveMismatch
+            | Self::BucketUnreachable
+            | Self::BucketFailed
+            | Self::OrphansRemain
+            | Self::AnalyzeFailed
+            | Self::TargetNotEmpty
+            | Self::Interrupted => Some(Transient),
+            Self::SecretMissing
+            | Self::ClusterForbidden
+            | Self::ToolMissing
+            | Self::RestoreFailed
+            | Self::ExtensionFailed
+            | Self::BucketAbsent
+            | Self::BucketForbidden => Some(NeedsHuman),
+            Self::InvalidOperation
+            | Self::ServerReplaced
+            | Self::ArchiveTooLarge
+            | Self::ArchiveAbsent
+            | Self::ArchiveOccupied
+            | Self::NotEqual => Some(Terminal),
+        }
+    }
+}
+
+/// Exit codes of the mover process. The verdict is the truth; the code only repeats it for people who read Jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitStatus {
+    /// The task succeeded.
+    Succeeded = 0,
+    /// The document was refused.
+    InvalidOperation = 2,
+    /// [`FailureClass::Transient`].
+    Transient = 10,
+    /// [`FailureClass::NeedsHuman`].
+    NeedsHuman = 11,
+    /// [`FailureClass::Terminal`].
+    Terminal = 12,
+}
+
+impl Verdict {
+    /// A verdict with everything optional left out.
+    pub fn new(operation: TaskKind, attempt: u32, reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            version: OPERATION_VERSION,
+            operation,
+            attempt,
+            outcome: match reason.class() {
+                None => Outcome::Succeeded,
+                Some(_) => Outcome::Failed,
+            },
+            reason,
+            message: message.into(),
+            bytes: None,
+            sha256: None,
+            digest: None,
+            tables: None,
+            rows: None,
+            differences: Vec::new(),
+            differences_total: 0,
+            not_restored: Vec::new(),
+            not_restored_total: 0,
+            document: None,
+        }
+    }
+
+    /// The exit code that repeats this verdict.
+    pub fn exit_status(&self) -> ExitStatus {
+        match self.reason.class() {
+            None => ExitStatus::Succeeded,
+            Some(FailureClass::Transient) => ExitStatus::Transient,
+            Some(FailureClass::NeedsHuman) => ExitStatus::NeedsHuman,
+            Some(FailureClass::Terminal) if self.reason == Reason::InvalidOperation => ExitStatus::InvalidOperation,
+            Some(FailureClass::Terminal) => ExitStatus::Terminal,
+        }
+    }
+
+    /// The termination message: JSON of at most [`VERDICT_LIMIT`] bytes. Lists are cut first, then the message;
+    /// the totals still tell how many there were.
+    pub fn termination_message(&self) -> String {
+        let mut cut = self.clone();
+        loop {
+            let text = serde_json::to_string(&cut).unwrap_or_default();
+            if text.len() <= VERDICT_LIMIT {
+                return text;
+            }
+            let longer = if cut.not_restored.len() >= cut.differences.len() { &mut cut.not_restored } else { &mut cut.differences };
+            if longer.pop().is_none() {
+                let keep = cut.message.chars().count() / 2;
+                cut.message = cut.message.chars().take(keep).collect();
+            }
+        }
+    }
+
+    /// Reads a termination message.
+    ///
+    /// # Errors
+    /// When the text is no verdict of this version.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let verdict: Self = serde_json::from_str(text).map_err(|e| format!("the mover's verdict cannot be read: {e}"))?;
+        if verdict.version == OPERATION_VERSION {
+            Ok(verdict)
+        } else {
+            Err(format!("the mover's verdict has version {}, expected {OPERATION_VERSION}", verdict.version))
+        }
+    }
+}
+
+impl Operation {
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// When the text is no operation, or one of another version.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let operation: Self = serde_json::from_str(text).map_err(|e| format!("the operation document cannot be read: {e}"))?;
+        if operation.version == OPERATION_VERSION {
+            Ok(operation)
+        } else {
+            Err(format!("the operation document has version {}, expected {OPERATION_VERSION}", operation.version))
+        }
+    }
+
+    /// Name of the Job that carries this operation: the same operation always finds its own Job again.
+    pub fn job_name(&self) -> String {
+        format!("pgm-{}-{}-{}", self.migration.uid, self.task.kind().word(), self.attempt)
+    }
+
+    /// `application_name` of every database session of this operation.
+    pub fn session_tag(&self) -> String {
+        format!("{}{}/{}", session_tag_prefix(&self.migration.uid), self.task.kind().word(), self.attempt)
+    }
+}
+
+/// What the `application_name` of every mover session of a migration begins with: by it orphans are found.
+pub fn session_tag_prefix(uid: &str) -> String {
+    format!("pgm/{uid}/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn operation() -> Operation {
+        Operation {
+            version: OPERATION_VERSION,
+            migration: MigrationRef { namespace: "a".into(), name: "b".into(), uid: "0d9b2b9e-6f5e-4f43-9d5c-3a0c9d1f4b11".into() },
+            attempt: 3,
+            task: Task::Verify(VerifyTask {
+                archive: ArchiveEnd {
+                    bucket: "b".into(),
+                    endpoint: None,
+                    region: "us-east-1".into(),
+                    force_path_style: true,
+                    credentials_secret: "s".into(),
+                    ca_secret: None,
+                    prefix: "p".into(),
+                    key: "p/x.dump".into(),
+                },
+                keys: vec!["p/x.dump".into()],
+                run: "r".into(),
+                run_manifest_key: "p/run.manifest.json".into(),
+            }),
+        }
+    }
+
+    #[test]
+    fn a_document_survives_its_way_through_json() {
+        let text = serde_json::to_string(&operation()).unwrap();
+        assert!(text.contains(r#""kind":"Verify""#), "{text}");
+        assert_eq!(Operation::parse(&text).unwrap(), operation());
+        assert!(Operation::parse(&text.replace(r#""version":1"#, r#""version":2"#)).unwrap_err().contains("version 2"));
+    }
+
+    #[test]
+    fn names_fit_where_they_go() {
+        let operation = operation();
+        assert_eq!(operation.job_name(), "pgm-0d9b2b9e-6f5e-4f43-9d5c-3a0c9d1f4b11-verify-3");
+        let widest = Operation { attempt: u32::MAX, ..operation };
+        assert!(widest.job_name().len() <= 63, "a Job name is a label of its pods");
+        assert!(widest.session_tag().len() <= 63, "the server cuts longer application names");
+    }
+
+    #[test]
+    fn a_termination_message_always_fits_and_keeps_its_totals() {
+        let mut verdict = Verdict::new(TaskKind::Restore, 1, Reason::Done, "m".repeat(9000));
+        verdict.not_restored = (0..200).map(|n| format!("grant {n} {}", "x".repeat(60))).collect();
+        verdict.not_restored_total = 200;
+        let text = verdict.termination_message();
+        assert!(text.len() <= VERDICT_LIMIT);
+        let read = Verdict::parse(&text).unwrap();
+        assert_eq!(read.not_restored_total, 200);
+        assert_eq!(read.outcome, Outcome::Succeeded);
+    }
+}
