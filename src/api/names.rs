@@ -1,0 +1,112 @@
+//! Names derived from an object: pure, stable for its whole life, unique by its UID.
+
+use super::spec::PostgresMigration;
+use kube::ResourceExt;
+
+/// Finalizer of every object that may have effects.
+pub const FINALIZER: &str = "pgmigration.dev/undo";
+/// Annotation that makes a ServiceAccount usable: `"true"`.
+pub const ALLOW_ANNOTATION: &str = "pgmigration.dev/allow";
+/// Label with the object's UID on everything that the operator creates.
+pub const UID_LABEL: &str = "pgmigration.dev/migration-uid";
+/// Label with the object's name on everything that the operator creates.
+pub const NAME_LABEL: &str = "pgmigration.dev/migration";
+/// Annotation on a stopped workload: its original replicas or suspension, as JSON.
+pub const ORIGINAL_ANNOTATION: &str = "pgmigration.dev/original";
+/// Field manager of every write.
+pub const FIELD_MANAGER: &str = "pgmigration";
+/// Key of the access key in a bucket's Secret.
+pub const ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
+/// Key of the secret key in a bucket's Secret.
+pub const SECRET_KEY: &str = "AWS_SECRET_ACCESS_KEY";
+
+/// Names that belong to one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    namespace: String,
+    name: String,
+    uid: String,
+}
+
+impl Names {
+    /// The names of `object`. An object that never was in an API server has an empty UID.
+    pub fn of(object: &PostgresMigration) -> Self {
+        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any(), uid: object.uid().unwrap_or_default() }
+    }
+
+    /// The object's UID.
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    /// First eight hex digits of the UID.
+    pub fn uid8(&self) -> String {
+        self.hex(8)
+    }
+
+    fn hex(&self, n: usize) -> String {
+        self.uid.chars().filter(char::is_ascii_hexdigit).take(n).collect()
+    }
+
+    /// `<first 40 bytes>_<12 hex of the UID><role letter>`: at most 54 bytes, whole characters.
+    fn database(&self, base: &str, role: char) -> String {
+        let mut end = base.len().min(40);
+        while !base.is_char_boundary(end) {
+            end -= 1;
+        }
+        format!("{}_{}{role}", &base[..end], self.hex(12))
+    }
+
+    /// Name of the source database while it is fenced.
+    pub fn fenced(&self, database: &str) -> String {
+        self.database(database, 'f')
+    }
+
+    /// Name of the tombstone while it does not stand in the source's place.
+    pub fn tombstone(&self, database: &str) -> String {
+        self.database(database, 't')
+    }
+
+    /// Name of the copy before it is published.
+    pub fn staging(&self, database: &str) -> String {
+        self.database(database, 's')
+    }
+
+    /// Name of a former target database after the copy took its place.
+    pub fn set_aside(&self, database: &str) -> String {
+        self.database(database, 'a')
+    }
+
+    /// Folder of this object in the bucket, without a slash at its end.
+    pub fn archive_folder(&self, prefix: &str) -> String {
+        let prefix = prefix.trim_matches('/');
+        let own = format!("{}/{}/{}", self.namespace, self.name, self.uid8());
+        if prefix.is_empty() { own } else { format!("{prefix}/{own}") }
+    }
+
+    /// Key of the dump of `database` in the run that began at `stamp`.
+    pub fn archive_key(&self, prefix: &str, database: &str, stamp: &str) -> String {
+        let safe = percent_encoding::utf8_percent_encode(database, percent_encoding::NON_ALPHANUMERIC).to_string();
+        format!("{}/{safe}_{stamp}.dump", self.archive_folder(prefix))
+    }
+
+    /// Name of a mover's Job: one per run, operation and attempt, so that a crash finds it again.
+    pub fn mover_job(&self, operation: &str, run: i64, attempt: i64) -> String {
+        format!("pgmig-{}-{operation}-{run}-{attempt}", self.uid8())
+    }
+
+    /// Name of a schema job's Job.
+    pub fn schema_job(&self, name: &str, run: i64, attempt: i64) -> String {
+        format!("pgmig-{}-{name}-{run}-{attempt}", self.uid8())
+    }
+
+    /// Name of the Secret that keeps previous values of re-pointed settings.
+    pub fn previous_values(&self) -> String {
+        format!("pgmig-{}-previous", self.uid8())
+    }
+
+    /// `application_name` of our sessions: `pgmigration/<uid>/<what>`, at most 63 bytes.
+    pub fn application(&self, what: &str) -> String {
+        format!("pgmigration/{}/{what}", self.uid)
+    }
+}
