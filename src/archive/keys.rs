@@ -1,0 +1,56 @@
+//! Names of objects in the bucket. Pure: the same inputs always give the same key.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// Characters of a database name that stand as they are; S3 calls these safe in keys.
+const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+
+/// Prefix of everything that one migration object writes: `<prefix>/<namespace>/<migration>/<first 8 of uid>`,
+/// without a slash at either end. An empty prefix is left out.
+pub fn run_prefix(prefix: &str, namespace: &str, migration: &str, uid: &str) -> String {
+    let short: String = uid.chars().take(8).collect();
+    let prefix = prefix.trim_matches('/');
+    let tail = format!("{namespace}/{migration}/{short}");
+    if prefix.is_empty() { tail } else { format!("{prefix}/{tail}") }
+}
+
+/// Key of a database's archive. `stamp` is the run's time as `YYYYMMDD_HHMMSS` in UTC, fixed before the first attempt.
+pub fn archive(run_prefix: &str, database: &str, stamp: &str) -> String {
+    format!("{run_prefix}/{}_{stamp}.dump", utf8_percent_encode(database, KEPT))
+}
+
+/// Key of the manifest beside an archive.
+pub fn manifest(archive_key: &str) -> String {
+    format!("{archive_key}.manifest.json")
+}
+
+/// Key of a report document beside an archive, one per attempt.
+pub fn document(archive_key: &str, what: &str, attempt: u32) -> String {
+    format!("{archive_key}.{what}.{attempt}.json")
+}
+
+/// Key of the manifest that seals a run.
+pub fn run_manifest(run_prefix: &str) -> String {
+    format!("{run_prefix}/run.manifest.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_the_documented_shape() {
+        let run = run_prefix("/onyx/", "shop", "move", "0d9b2b9e-6f5e-4f43-9d5c-3a0c9d1f4b11");
+        assert_eq!(run, "onyx/shop/move/0d9b2b9e");
+        assert_eq!(run_prefix("", "shop", "move", "0d9b2b9e-6f5e"), "shop/move/0d9b2b9e");
+        let key = archive(&run, "a/b ü_1", "20261123_060000");
+        assert_eq!(key, "onyx/shop/move/0d9b2b9e/a%2Fb%20%C3%BC_1_20261123_060000.dump");
+        assert_eq!(manifest(&key), format!("{key}.manifest.json"));
+        assert_eq!(run_manifest(&run), "onyx/shop/move/0d9b2b9e/run.manifest.json");
+    }
+
+    #[test]
+    fn a_name_cannot_leave_its_folder() {
+        assert!(!archive("p", "../../x", "t").contains("/../"));
+    }
+}

@@ -1,0 +1,299 @@
+//! A streaming multipart writer: constant memory, every part checksummed, complete create-only or nothing.
+
+use super::bucket::Bucket;
+use super::error::{ArchiveError, ErrorKind};
+use super::limits::{MAX_PARTS, part_size};
+use super::{ObjectInfo, Sha256};
+use aws_lc_rs::digest;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::{Bytes, BytesMut};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Parts under way at the same time, beside the one that fills.
+const IN_FLIGHT: usize = 2;
+
+/// How long one attempt of one part may take: 48 MiB at 100 kB/s.
+const PART_ATTEMPT: Duration = Duration::from_secs(500);
+
+/// How long the server may take to join thousands of parts.
+const COMPLETE_ATTEMPT: Duration = Duration::from_secs(300);
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of all bytes, lower-case hex.
+    pub sha256: String,
+    /// Entity tag as the server gives it, quotes included.
+    pub etag: String,
+}
+
+/// An upload under way. Dropped before [`Writer::complete`], it aborts itself in the background as far as the runtime lives;
+/// [`Writer::abort`] waits for that. Nothing is visible at the key until `complete` has succeeded.
+pub struct Writer {
+    bucket: Bucket,
+    key: String,
+    /// Taken by `complete` and `abort`: what is left at drop is aborted.
+    upload: Option<String>,
+    filling: BytesMut,
+    uploads: JoinSet<Result<Part, ArchiveError>>,
+    parts: Vec<Part>,
+    next: u32,
+    hash: Sha256,
+}
+
+struct Part {
+    number: u32,
+    etag: String,
+    sha256: [u8; 32],
+}
+
+pub(super) fn sha256_base64(bytes: &[u8]) -> String {
+    BASE64_STANDARD.encode(digest::digest(&digest::SHA256, bytes).as_ref())
+}
+
+impl Writer {
+    pub(super) async fn begin(bucket: Bucket, key: &str) -> Result<Self, ArchiveError> {
+        let upload = bucket.create_upload(key).await?;
+        Ok(Self {
+            bucket,
+            key: key.to_owned(),
+            upload: Some(upload),
+            filling: BytesMut::new(),
+            uploads: JoinSet::new(),
+            parts: Vec::new(),
+            next: 1,
+            hash: Sha256::default(),
+        })
+    }
+
+    /// Bytes taken so far.
+    pub fn bytes(&self) -> u64 {
+        self.hash.bytes()
+    }
+
+    /// Takes the next bytes. Waits while two parts are under way: that is the back-pressure to the producer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TooLarge`] beyond [`super::limits::max_archive_bytes`], and the kinds of the uploads. The writer is of no
+    /// use afterwards but for [`Writer::abort`].
+    pub async fn write(&mut self, mut data: &[u8]) -> Result<(), ArchiveError> {
+        self.hash.update(data);
+        while !data.is_empty() {
+            let size = part_size(self.next);
+            if self.filling.capacity() == 0 {
+                self.filling.reserve(size);
+            }
+            let take = data.len().min(size - self.filling.len());
+            self.filling.extend_from_slice(&data[..take]);
+            data = &data[take..];
+            if self.filling.len() == size {
+                self.send_part().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send_part(&mut self) -> Result<(), ArchiveError> {
+        if self.next > MAX_PARTS {
+            return Err(ArchiveError::new(
+                ErrorKind::TooLarge,
+                format!("{:?} in {} outgrew {MAX_PARTS} parts at {} bytes", self.key, self.bucket.place, self.bytes()),
+            ));
+        }
+        while self.uploads.len() >= IN_FLIGHT {
+            self.reap().await?;
+        }
+        let number = self.next;
+        self.next += 1;
+        let body = std::mem::take(&mut self.filling).freeze();
+        let (bucket, key, upload) = (self.bucket.clone(), self.key.clone(), self.upload.clone().unwrap_or_default());
+        self.uploads.spawn(async move { bucket.upload_part(&key, &upload, number, body).await });
+        Ok(())
+    }
+
+    async fn reap(&mut self) -> Result<(), ArchiveError> {
+        match self.uploads.join_next().await {
+            None => Ok(()),
+            Some(Ok(part)) => {
+                self.parts.push(part?);
+                Ok(())
+            }
+            Some(Err(lost)) => {
+                Err(ArchiveError::new(ErrorKind::Other, format!("a part of {:?} was lost on this side: {lost}", self.key)))
+            }
+        }
+    }
+
+    /// Sends what is left and joins the parts, unless the key is taken. When the answer is lost or denied, the object is read
+    /// back: the right length and checksum are success.
+    ///
+    /// # Errors
+    /// [`ErrorKind::PreconditionFailed`] when another object is at the key, [`ErrorKind::Mismatch`] when the server's object is not
+    /// what was sent, and the kinds of the requests. The upload is aborted then.
+    pub async fn complete(mut self) -> Result<Written, ArchiveError> {
+        match self.finish().await {
+            Ok(written) => {
+                self.upload = None;
+                Ok(written)
+            }
+            Err(error) => {
+                self.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn finish(&mut self) -> Result<Written, ArchiveError> {
+        // An upload needs one part, an empty one too.
+        if !self.filling.is_empty() || self.next == 1 {
+            self.send_part().await?;
+        }
+        while !self.uploads.is_empty() {
+            self.reap().await?;
+        }
+        self.parts.sort_by_key(|p| p.number);
+        let sent = self.bucket.complete_upload(&self.key, self.upload.as_deref().unwrap_or_default(), &self.parts).await;
+        let there = match sent {
+            Ok(()) => self.bucket.head(&self.key).await?.ok_or_else(|| self.mismatch("it is not there"))?,
+            Err(error) => match error.kind {
+                ErrorKind::PreconditionFailed | ErrorKind::NotFound | ErrorKind::Transient | ErrorKind::Unreachable => {
+                    match self.bucket.head(&self.key).await {
+                        Ok(Some(there)) if self.is_ours(&there) => there,
+                        Ok(_) | Err(_) => return Err(error),
+                    }
+                }
+                _ => return Err(error),
+            },
+        };
+        if !self.is_ours(&there) {
+            return Err(self.mismatch(&format!("{} bytes are there, {} were sent", there.bytes, self.bytes())));
+        }
+        Ok(Written { bytes: self.bytes(), sha256: self.hash.clone().finish_hex(), etag: there.etag })
+    }
+
+    fn is_ours(&self, there: &ObjectInfo) -> bool {
+        there.bytes == self.bytes() && there.checksum.as_ref().is_none_or(|stored| *stored == self.composite())
+    }
+
+    /// The checksum that S3 keeps for an upload in parts: SHA-256 over the parts' SHA-256.
+    fn composite(&self) -> String {
+        let mut all = digest::Context::new(&digest::SHA256);
+        for part in &self.parts {
+            all.update(&part.sha256);
+        }
+        format!("{}-{}", BASE64_STANDARD.encode(all.finish().as_ref()), self.parts.len())
+    }
+
+    fn mismatch(&self, what: &str) -> ArchiveError {
+        ArchiveError::new(ErrorKind::Mismatch, format!("{:?} in {} is not what was written: {what}", self.key, self.bucket.place))
+    }
+
+    /// Gives the upload up and frees its parts. A failure is logged only: [`Bucket::abort_orphans`] finds what is left.
+    pub async fn abort(mut self) {
+        self.uploads.shutdown().await;
+        if let Some(upload) = self.upload.take()
+            && let Err(error) = self.bucket.abort_upload(&self.key, &upload).await
+        {
+            tracing::warn!(key = %self.key, %error, "an unfinished upload remains");
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let Some(upload) = self.upload.take() else { return };
+        self.uploads.abort_all();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (bucket, key) = (self.bucket.clone(), std::mem::take(&mut self.key));
+            runtime.spawn(async move {
+                if let Err(error) = bucket.abort_upload(&key, &upload).await {
+                    tracing::warn!(%key, %error, "an unfinished upload remains");
+                }
+            });
+        }
+    }
+}
+
+impl Bucket {
+    pub(super) async fn create_upload(&self, key: &str) -> Result<String, ArchiveError> {
+        let action = format!("begin an upload of {key:?}");
+        let begun = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.name)
+            .key(key)
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .customize()
+            .config_override(Self::small())
+            .send()
+            .await
+            .map_err(|e| ArchiveError::from_sdk(&action, &self.place, &e))?;
+        begun
+            .upload_id
+            .ok_or_else(|| ArchiveError::new(ErrorKind::Other, format!("cannot {action} in {}: no upload id came", self.place)))
+    }
+
+    pub(super) async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), ArchiveError> {
+        let request = self.client.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload);
+        match request.customize().config_override(Self::small()).send().await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let error = ArchiveError::from_sdk(&format!("abort an upload of {key:?}"), &self.place, &error);
+                if error.kind == ErrorKind::NotFound { Ok(()) } else { Err(error) }
+            }
+        }
+    }
+
+    async fn upload_part(&self, key: &str, upload: &str, number: u32, body: Bytes) -> Result<Part, ArchiveError> {
+        let digest = digest::digest(&digest::SHA256, &body);
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest.as_ref());
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(PART_ATTEMPT).build();
+        let sent = self
+            .client
+            .upload_part()
+            .bucket(&self.name)
+            .key(key)
+            .upload_id(upload)
+            .part_number(i32::try_from(number).unwrap_or(i32::MAX))
+            .checksum_sha256(BASE64_STANDARD.encode(sha256))
+            .body(ByteStream::from(body))
+            .customize()
+            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts))
+            .send()
+            .await
+            .map_err(|e| ArchiveError::from_sdk(&format!("upload part {number} of {key:?}"), &self.place, &e))?;
+        Ok(Part { number, etag: sent.e_tag.unwrap_or_default(), sha256 })
+    }
+
+    async fn complete_upload(&self, key: &str, upload: &str, parts: &[Part]) -> Result<(), ArchiveError> {
+        let list = parts.iter().map(|part| {
+            CompletedPart::builder()
+                .part_number(i32::try_from(part.number).unwrap_or(i32::MAX))
+                .e_tag(&part.etag)
+                .checksum_sha256(BASE64_STANDARD.encode(part.sha256))
+                .build()
+        });
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(COMPLETE_ATTEMPT).build();
+        self.client
+            .complete_multipart_upload()
+            .bucket(&self.name)
+            .key(key)
+            .upload_id(upload)
+            .if_none_match("*")
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(list.collect())).build())
+            .customize()
+            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts))
+            .send()
+            .await
+            .map(|_| ())
+            .map_err(|e| ArchiveError::from_sdk(&format!("complete the upload of {key:?}"), &self.place, &e))
+    }
+}
