@@ -90,11 +90,6 @@ impl Names {
         format!("{}/{safe}_{stamp}.dump", self.archive_folder(prefix))
     }
 
-    /// Name of a mover's Job: one per run, operation and attempt, so that a crash finds it again.
-    pub fn mover_job(&self, operation: &str, run: i64, attempt: i64) -> String {
-        format!("pgmig-{}-{operation}-{run}-{attempt}", self.uid8())
-    }
-
     /// Name of a schema job's Job.
     pub fn schema_job(&self, name: &str, run: i64, attempt: i64) -> String {
         format!("pgmig-{}-{name}-{run}-{attempt}", self.uid8())
@@ -105,8 +100,8 @@ impl Names {
         format!("pgmig-{}-previous", self.uid8())
     }
 
-    /// `application_name` of our sessions: `pgmigration/<uid>/<what>`, at most 63 bytes.
+    /// `application_name` of the operator's own sessions: `pgm/<uid>/<what>`, at most 63 bytes.
     pub fn application(&self, what: &str) -> String {
-        format!("pgmigration/{}/{what}", self.uid)
+        format!("pgm/{}/{what}", self.uid)
     }
 }

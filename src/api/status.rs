@@ -52,6 +52,9 @@ pub struct PostgresMigrationStatus {
     /// Present while, and after, everything is undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undo: Option<Undo>,
+    /// Present while the migration waits for a person after the database was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
     /// Findings of the checks that do not stop the migration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Finding>,
@@ -223,6 +226,18 @@ pub struct Undo {
     /// True once all is undone.
     #[serde(default)]
     pub complete: bool,
+}
+
+/// A step that failed after the database was published: nothing is undone by itself from here on.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// The step that failed.
+    pub step: StepName,
+    /// Reason constant.
+    pub reason: String,
+    /// What happened and what to do.
+    pub message: String,
 }
 
 /// What asked for the undo.

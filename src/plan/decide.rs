@@ -1,0 +1,146 @@
+//! The one decision: given what is wanted and what is so, what comes next. Resuming after a crash is this same function on a
+//! status that already holds facts.
+
+use super::itinerary::ITINERARY;
+use crate::api::{Mode, Outcome, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState, UndoCause};
+
+/// Everything that the decision looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// What is wanted.
+    pub spec: &'a PostgresMigrationSpec,
+    /// What is so.
+    pub status: &'a PostgresMigrationStatus,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// Whether the object is being deleted.
+    pub deleting: bool,
+    /// Whether our finalizer is on it.
+    pub finalizer: bool,
+}
+
+/// What comes next. Each answer is one reconcile's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Begin a run: forget the last one's facts.
+    BeginRun,
+    /// Put our finalizer on the object: before the first effect.
+    AddFinalizer,
+    /// Take our finalizer off: nothing is left to undo.
+    Release,
+    /// Go on with a step.
+    Run(StepName),
+    /// Begin to undo everything.
+    BeginUndo(UndoCause),
+    /// Go on undoing a step.
+    Undo(StepName),
+    /// All is undone.
+    EndUndo,
+    /// End the run.
+    End(Outcome),
+    /// A person asked to try a held step again.
+    Unhold,
+    /// Nothing to do until something changes.
+    Rest(Rest),
+}
+
+/// Why nothing is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// The checks passed and mode is Plan.
+    Planned,
+    /// The checks found blockers and mode is Plan: looked at again from time to time.
+    Blocked,
+    /// spec.suspend.
+    Suspended,
+    /// Held for a person.
+    Held,
+    /// The run has ended.
+    Ended,
+}
+
+/// Decides. Total: every object in every state has an answer.
+pub fn next(view: View<'_>) -> Next {
+    let View { spec, status, generation, deleting, finalizer } = view;
+    let retry = spec.retry.unwrap_or(0) > status.observed_retry;
+    let started = status.start_time.is_some();
+
+    if status.run == 0 && !deleting {
+        return Next::BeginRun;
+    }
+    if let Some(outcome) = status.outcome {
+        if deleting {
+            return if finalizer { Next::Release } else { Next::Rest(Rest::Ended) };
+        }
+        let edited = !started && status.observed_generation != Some(generation);
+        return match outcome {
+            Outcome::Succeeded => Next::Rest(Rest::Ended),
+            Outcome::Failed | Outcome::Cancelled if !spec.cancel && (retry || edited) => Next::BeginRun,
+            Outcome::Failed | Outcome::Cancelled => Next::Rest(Rest::Ended),
+        };
+    }
+    if let Some(undo) = &status.undo {
+        if let Some(step) = last_to_undo(status) {
+            return Next::Undo(step);
+        }
+        if !undo.complete {
+            return Next::EndUndo;
+        }
+        return match undo.cause {
+            UndoCause::Failure => Next::End(Outcome::Failed),
+            UndoCause::Cancel | UndoCause::Deletion => Next::End(Outcome::Cancelled),
+        };
+    }
+    if deleting {
+        return if started && !status.resumed {
+            Next::BeginUndo(UndoCause::Deletion)
+        } else if finalizer {
+            Next::Release
+        } else {
+            Next::Rest(Rest::Ended)
+        };
+    }
+    if spec.cancel && !published(status) {
+        return if started { Next::BeginUndo(UndoCause::Cancel) } else { Next::End(Outcome::Cancelled) };
+    }
+    if status.hold.is_some() {
+        return if retry { Next::Unhold } else { Next::Rest(Rest::Held) };
+    }
+    if !started && status.observed_generation != Some(generation) {
+        return Next::BeginRun;
+    }
+    let Some(step) = first_undone(status) else { return Next::End(Outcome::Succeeded) };
+    let begun = status.steps.iter().any(|s| s.name == step);
+    if spec.suspend && !begun {
+        return Next::Rest(Rest::Suspended);
+    }
+    let looking = matches!(step, StepName::Pin | StepName::Preflight);
+    if spec.mode == Mode::Plan && !started {
+        if !status.blockers.is_empty() {
+            return Next::Rest(Rest::Blocked);
+        }
+        if !looking {
+            return Next::Rest(Rest::Planned);
+        }
+    }
+    if !looking && !finalizer { Next::AddFinalizer } else { Next::Run(step) }
+}
+
+fn published(status: &PostgresMigrationStatus) -> bool {
+    status.publication.as_ref().is_some_and(|p| p.published)
+}
+
+/// The first step in the order that is not done.
+fn first_undone(status: &PostgresMigrationStatus) -> Option<StepName> {
+    ITINERARY.iter().map(|l| l.step).find(|name| !status.steps.iter().any(|s| s.name == *name && s.state == StepState::Done))
+}
+
+/// The last step in the order whose effects may still stand.
+fn last_to_undo(status: &PostgresMigrationStatus) -> Option<StepName> {
+    ITINERARY
+        .iter()
+        .rev()
+        .filter(|l| l.has_effects)
+        .map(|l| l.step)
+        .find(|name| status.steps.iter().any(|s| s.name == *name && s.state != StepState::Undone))
+}

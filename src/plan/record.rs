@@ -1,0 +1,218 @@
+//! How the status changes: one function for each thing that can happen. Pure, so that a simulation can drive it.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::failure::{self, Failure, Remedy};
+use super::itinerary::leg_of;
+use crate::api::conditions::reasons;
+use crate::api::{
+    Hold, Mode, Outcome, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState, StepStatus, Undo, UndoCause,
+};
+
+/// What one call of a step came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Advance {
+    /// The step is done: its evidence stands in the status.
+    Done,
+    /// Something was recorded or one effect happened; call again at once.
+    Again,
+    /// Something outside has to happen first; look again after so many seconds.
+    Wait {
+        /// Seconds until the next look.
+        seconds: i64,
+        /// What is waited for.
+        message: String,
+    },
+    /// A mover failed in a way that usually passes: start the next attempt.
+    NextAttempt(Failure),
+}
+
+/// A new run: everything that the last one found is forgotten, but for its number.
+pub fn begin_run(status: &mut PostgresMigrationStatus, spec: &PostgresMigrationSpec, generation: i64) {
+    let conditions = std::mem::take(&mut status.conditions);
+    *status = PostgresMigrationStatus {
+        conditions,
+        run: status.run + 1,
+        observed_retry: spec.retry.unwrap_or(0).max(status.observed_retry),
+        observed_generation: Some(generation),
+        ..PostgresMigrationStatus::default()
+    };
+}
+
+fn entry(status: &mut PostgresMigrationStatus, step: StepName) -> &mut StepStatus {
+    let at = status.steps.iter().position(|s| s.name == step).unwrap_or_else(|| {
+        status.steps.push(StepStatus {
+            name: step,
+            state: StepState::Running,
+            start_time: None,
+            end_time: None,
+            duration_seconds: None,
+            attempt: 1,
+            failures: 0,
+            failing_since: None,
+            message: None,
+        });
+        status.steps.len() - 1
+    });
+    &mut status.steps[at]
+}
+
+/// The intent: `step` stands in the status before it does anything. True when it did not stand there before.
+pub fn begin(status: &mut PostgresMigrationStatus, step: StepName, now: Timestamp) -> bool {
+    let new = !status.steps.iter().any(|s| s.name == step);
+    let e = entry(status, step);
+    if new {
+        e.start_time = Some(Time(now));
+    }
+    status.step = Some(step);
+    new
+}
+
+/// Number of the attempt at `step`, from 1, never the same for two runs: names of Jobs and tags of sessions carry it.
+pub fn attempt(status: &PostgresMigrationStatus, step: StepName) -> i64 {
+    let own = status.steps.iter().find(|s| s.name == step).map_or(1, |s| s.attempt);
+    (status.run - 1).max(0) * 1000 + own
+}
+
+/// Takes what a call of `step` came to. `Some` when it was a failure after all.
+pub fn advanced(
+    status: &mut PostgresMigrationStatus,
+    spec: &PostgresMigrationSpec,
+    step: StepName,
+    advance: Advance,
+    now: Timestamp,
+) -> Option<Remedy> {
+    let e = entry(status, step);
+    match advance {
+        Advance::Done => {
+            e.failures = 0;
+            e.failing_since = None;
+            e.message = None;
+            e.state = StepState::Done;
+            e.end_time = Some(Time(now));
+            e.duration_seconds = e.start_time.as_ref().map(|t| now.as_second() - t.0.as_second());
+            if step == StepName::Preflight && spec.mode == Mode::Migrate {
+                status.start_time = Some(Time(now));
+            }
+            None
+        }
+        Advance::Again => {
+            e.failures = 0;
+            e.failing_since = None;
+            None
+        }
+        Advance::Wait { message, .. } => {
+            e.failures = 0;
+            e.failing_since = None;
+            e.message = Some(bounded(&message));
+            None
+        }
+        Advance::NextAttempt(failure) => {
+            if e.attempt >= leg_of(step).attempts {
+                let message = format!("{} (attempt {} of {})", failure.message, e.attempt, leg_of(step).attempts);
+                return Some(failed(status, step, &Failure::terminal(failure.reason, message), now));
+            }
+            e.attempt += 1;
+            e.message = Some(bounded(&format!("attempt {}: the last one ended with {failure}", e.attempt)));
+            None
+        }
+    }
+}
+
+/// Takes a failure of `step` on its way forward and says what is done about it.
+pub fn failed(status: &mut PostgresMigrationStatus, step: StepName, failure: &Failure, now: Timestamp) -> Remedy {
+    let e = entry(status, step);
+    e.failures += 1;
+    e.failing_since.get_or_insert(Time(now));
+    e.message = Some(bounded(&failure.to_string()));
+    let e = e.clone();
+    let remedy = failure::remedy(status, step, &e, failure, now);
+    match remedy {
+        Remedy::TryAgain(_) => {}
+        Remedy::Refuse => end(status, Outcome::Failed, now),
+        Remedy::Undo => begin_undo(status, UndoCause::Failure, failure.reason, &failure.message, now),
+        Remedy::Hold => {
+            status.hold = Some(Hold { step, reason: failure.reason.into(), message: bounded(&failure.message) });
+        }
+    }
+    remedy
+}
+
+/// A person raised `spec.retry` for a held step: its next attempt begins.
+pub fn unhold(status: &mut PostgresMigrationStatus, spec: &PostgresMigrationSpec, now: Timestamp) {
+    if let Some(hold) = status.hold.take() {
+        let e = entry(status, hold.step);
+        e.attempt += 1;
+        e.failures = 0;
+        e.failing_since = None;
+        e.message = None;
+        e.start_time = Some(Time(now));
+    }
+    status.observed_retry = spec.retry.unwrap_or(0);
+}
+
+/// From here on everything is undone, last step first.
+pub fn begin_undo(status: &mut PostgresMigrationStatus, cause: UndoCause, reason: &str, message: &str, _now: Timestamp) {
+    let step = status.step.unwrap_or(StepName::Pin);
+    status.hold = None;
+    status.undo = Some(Undo { cause, reason: reason.into(), message: bounded(message), step, complete: false });
+}
+
+/// Words for an undo that a person asked for.
+pub fn undo_words(cause: UndoCause) -> (&'static str, &'static str) {
+    match cause {
+        UndoCause::Failure => (reasons::TRANSIENT, ""),
+        UndoCause::Cancel => (reasons::CANCELLED, "spec.cancel is set"),
+        UndoCause::Deletion => (reasons::DELETED, "the object is being deleted"),
+    }
+}
+
+/// Takes what a call of the undo of `step` came to.
+pub fn undo_advanced(status: &mut PostgresMigrationStatus, step: StepName, advance: &Advance) {
+    let e = entry(status, step);
+    e.failures = 0;
+    e.failing_since = None;
+    match advance {
+        Advance::Done => {
+            e.state = StepState::Undone;
+            e.message = None;
+        }
+        Advance::Again | Advance::NextAttempt(_) => e.state = StepState::Undoing,
+        Advance::Wait { message, .. } => {
+            e.state = StepState::Undoing;
+            e.message = Some(bounded(message));
+        }
+    }
+    status.step = Some(step);
+}
+
+/// Takes a failure of the undo of `step`: it is tried again for as long as it takes. Seconds until then.
+pub fn undo_failed(status: &mut PostgresMigrationStatus, step: StepName, failure: &Failure, now: Timestamp) -> i64 {
+    let e = entry(status, step);
+    e.state = StepState::Undoing;
+    e.failures += 1;
+    e.failing_since.get_or_insert(Time(now));
+    e.message = Some(bounded(&failure.to_string()));
+    status.step = Some(step);
+    failure::backoff(entry(status, step).failures)
+}
+
+/// All is undone.
+pub fn end_undo(status: &mut PostgresMigrationStatus) {
+    if let Some(undo) = &mut status.undo {
+        undo.complete = true;
+    }
+}
+
+/// The run is over.
+pub fn end(status: &mut PostgresMigrationStatus, outcome: Outcome, now: Timestamp) {
+    status.outcome = Some(outcome);
+    status.completion_time = Some(Time(now));
+}
+
+/// At most 1,024 characters: the status must stay small whatever a server says.
+pub fn bounded(text: &str) -> String {
+    const LIMIT: usize = 1024;
+    if text.chars().count() <= LIMIT { text.to_owned() } else { text.chars().take(LIMIT - 1).chain(['…']).collect() }
+}
