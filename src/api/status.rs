@@ -101,7 +101,7 @@ pub struct PostgresMigrationStatus {
 }
 
 /// Summary words that the OpenShift console has icons for.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Planned, or nothing looked at yet.
     Pending,
