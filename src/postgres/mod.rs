@@ -1,3 +1,10 @@
-//! postgres
+//! PostgreSQL: how to ask it, what to ask it, and the few things done to it.
+//!
+//! Here: sessions and their two carriers, catalog questions, the fence of the source, publishing on the target, digests
+//! of data and structure, tool command lines, versions. Not here: when any of it happens (`plan`, `steps`), how bytes
+//! reach a pod (`kubernetes`), and bulk data (`mover`).
 
 pub mod carrier;
+pub mod catalog;
+pub mod network;
+pub mod versions;

@@ -1,0 +1,5 @@
+//! Tests of the room `postgres` against real servers: throwaway clusters of every major version whose binaries are
+//! found (`PGM_PG_BIN`, a list like `PATH`; without it Debian's PostgreSQL 15).
+
+mod catalog;
+mod cluster;
