@@ -9,5 +9,8 @@ pub mod operation;
 pub mod record;
 pub mod summary;
 
+#[cfg(test)]
+mod simulation;
+
 pub use decide::{Next, Rest, View, next};
 pub use failure::{Class, Failure};

@@ -40,6 +40,14 @@ pub fn begin_run(status: &mut PostgresMigrationStatus, spec: &PostgresMigrationS
     };
 }
 
+/// The checks are made again: what they found last time is forgotten.
+pub fn look_again(status: &mut PostgresMigrationStatus) {
+    status.steps.clear();
+    status.blockers.clear();
+    status.warnings.clear();
+    status.pinned = None;
+}
+
 fn entry(status: &mut PostgresMigrationStatus, step: StepName) -> &mut StepStatus {
     let at = status.steps.iter().position(|s| s.name == step).unwrap_or_else(|| {
         status.steps.push(StepStatus {
