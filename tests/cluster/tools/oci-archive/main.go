@@ -29,6 +29,7 @@ import (
 
 const (
 	imageName    = "io.containerd.image.name"
+	refName      = "org.opencontainers.image.ref.name" // other tools; containerd takes it when it is a whole name
 	manifestType = "application/vnd.oci.image.manifest.v1+json"
 	indexType    = "application/vnd.oci.image.index.v1+json"
 	configType   = "application/vnd.oci.image.config.v1+json"
@@ -165,10 +166,14 @@ func names(archive string) error {
 			return err
 		}
 		for _, manifest := range found.Manifests {
-			if manifest.Annotations[imageName] == "" {
-				return fmt.Errorf("%s: an image without the annotation %s", archive, imageName)
+			name := manifest.Annotations[imageName]
+			if name == "" {
+				name = manifest.Annotations[refName]
 			}
-			fmt.Println(manifest.Annotations[imageName], manifest.Digest)
+			if !strings.Contains(name, "/") {
+				return fmt.Errorf("%s: an image without a whole name: %q", archive, name)
+			}
+			fmt.Println(name, manifest.Digest)
 		}
 		return nil
 	}
