@@ -84,6 +84,15 @@ pub struct Listed {
     pub bytes: u64,
 }
 
+/// An upload that was begun and neither completed nor aborted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Key it would be completed at.
+    pub key: String,
+    /// The server's name for it.
+    pub upload: String,
+}
+
 /// How a create-only write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
@@ -136,10 +145,20 @@ impl Bucket {
         Ok(Self { client: Client::from_conf(builder.build()), name: config.bucket.clone(), place })
     }
 
-    /// Settings of a request that carries no large body.
+    /// Settings of a request that carries no large body. Few attempts, so that an unreachable server is known soon.
     pub(super) fn small() -> aws_sdk_s3::config::Builder {
+        Self::attempts(3)
+    }
+
+    /// Settings of a small request that ends hours of work.
+    pub(super) fn patient() -> aws_sdk_s3::config::Builder {
+        Self::attempts(8)
+    }
+
+    fn attempts(attempts: u32) -> aws_sdk_s3::config::Builder {
         let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(SMALL_REQUEST).build();
-        aws_sdk_s3::Config::builder().timeout_config(timeouts)
+        let retries = RetryConfig::standard().with_max_attempts(attempts).with_max_backoff(Duration::from_secs(10));
+        aws_sdk_s3::Config::builder().timeout_config(timeouts).retry_config(retries)
     }
 
     /// Asks about an object; `None` when it does not exist.
@@ -212,7 +231,7 @@ impl Bucket {
             .checksum_sha256(super::writer::sha256_base64(&body))
             .body(ByteStream::from(body.clone()))
             .customize()
-            .config_override(Self::small())
+            .config_override(Self::patient())
             .send()
             .await;
         let Err(error) = sent else { return Ok(Put::Created) };
@@ -279,12 +298,12 @@ impl Bucket {
         self.abort_upload(&key, &upload).await
     }
 
-    /// Aborts every unfinished upload whose key begins with `prefix`; gives their number.
+    /// Lists the unfinished uploads whose keys begin with `prefix`.
     ///
     /// # Errors
-    /// The kinds of the requests.
-    pub async fn abort_orphans(&self, prefix: &str) -> Result<usize, ArchiveError> {
-        let mut aborted = 0;
+    /// The kinds of the request.
+    pub async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, ArchiveError> {
+        let mut found = Vec::new();
         let (mut key_marker, mut id_marker) = (None, None);
         loop {
             let page = self
@@ -299,20 +318,27 @@ impl Bucket {
                 .send()
                 .await
                 .map_err(|e| ArchiveError::from_sdk(&format!("list unfinished uploads below {prefix:?}"), &self.place, &e))?;
-            for upload in page.uploads.unwrap_or_default() {
-                if let (Some(key), Some(id)) = (upload.key, upload.upload_id)
-                    // Some servers read the prefix loosely.
-                    && key.starts_with(prefix)
-                {
-                    self.abort_upload(&key, &id).await?;
-                    aborted += 1;
-                }
-            }
+            let uploads = page.uploads.unwrap_or_default().into_iter();
+            let uploads = uploads.filter_map(|u| Some(Unfinished { key: u.key?, upload: u.upload_id? }));
+            // Some servers read the prefix loosely.
+            found.extend(uploads.filter(|u| u.key.starts_with(prefix)));
             if page.is_truncated != Some(true) {
-                return Ok(aborted);
+                return Ok(found);
             }
             (key_marker, id_marker) = (page.next_key_marker, page.next_upload_id_marker);
         }
+    }
+
+    /// Aborts every unfinished upload whose key begins with `prefix`; gives their number.
+    ///
+    /// # Errors
+    /// The kinds of the requests.
+    pub async fn abort_orphans(&self, prefix: &str) -> Result<usize, ArchiveError> {
+        let orphans = self.unfinished(prefix).await?;
+        for orphan in &orphans {
+            self.abort_upload(&orphan.key, &orphan.upload).await?;
+        }
+        Ok(orphans.len())
     }
 
     /// Begins a streaming write of a new object.

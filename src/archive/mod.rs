@@ -14,7 +14,7 @@ pub mod manifest;
 mod reader;
 mod writer;
 
-pub use bucket::{Bucket, BucketConfig, Listed, ObjectInfo, Put};
+pub use bucket::{Bucket, BucketConfig, Listed, ObjectInfo, Put, Unfinished};
 pub use error::{ArchiveError, ErrorKind};
 pub use reader::Reader;
 pub use writer::{Writer, Written};

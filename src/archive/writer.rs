@@ -20,6 +20,12 @@ const IN_FLIGHT: usize = 2;
 /// How long one attempt of one part may take: 48 MiB at 100 kB/s.
 const PART_ATTEMPT: Duration = Duration::from_secs(500);
 
+/// How long parts under way may take to end before an abort.
+const PARTS_END: Duration = Duration::from_secs(8);
+
+/// Attempts to abort an upload.
+const ABORTS: u32 = 6;
+
 /// How long the server may take to join thousands of parts.
 const COMPLETE_ATTEMPT: Duration = Duration::from_secs(300);
 
@@ -42,11 +48,13 @@ pub struct Writer {
     /// Taken by `complete` and `abort`: what is left at drop is aborted.
     upload: Option<String>,
     filling: BytesMut,
-    uploads: JoinSet<Result<Part, ArchiveError>>,
+    uploads: Uploads,
     parts: Vec<Part>,
     next: u32,
     hash: Sha256,
 }
+
+type Uploads = JoinSet<Result<Part, ArchiveError>>;
 
 struct Part {
     number: u32,
@@ -197,11 +205,9 @@ impl Writer {
 
     /// Gives the upload up and frees its parts. A failure is logged only: [`Bucket::abort_orphans`] finds what is left.
     pub async fn abort(mut self) {
-        self.uploads.shutdown().await;
-        if let Some(upload) = self.upload.take()
-            && let Err(error) = self.bucket.abort_upload(&self.key, &upload).await
-        {
-            tracing::warn!(key = %self.key, %error, "an unfinished upload remains");
+        if let Some(upload) = self.upload.take() {
+            let parts = std::mem::take(&mut self.uploads);
+            self.bucket.abandon(&self.key, &upload, parts).await;
         }
     }
 }
@@ -209,14 +215,9 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         let Some(upload) = self.upload.take() else { return };
-        self.uploads.abort_all();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (bucket, key) = (self.bucket.clone(), std::mem::take(&mut self.key));
-            runtime.spawn(async move {
-                if let Err(error) = bucket.abort_upload(&key, &upload).await {
-                    tracing::warn!(%key, %error, "an unfinished upload remains");
-                }
-            });
+            let (bucket, key, parts) = (self.bucket.clone(), std::mem::take(&mut self.key), std::mem::take(&mut self.uploads));
+            runtime.spawn(async move { bucket.abandon(&key, &upload, parts).await });
         }
     }
 }
@@ -249,6 +250,31 @@ impl Bucket {
                 if error.kind == ErrorKind::NotFound { Ok(()) } else { Err(error) }
             }
         }
+    }
+
+    /// Aborts until the upload is gone and stays gone: a part that is under way brings it back, as S3 documents. So parts
+    /// get a moment to end first.
+    async fn abandon(&self, key: &str, upload: &str, mut parts: Uploads) {
+        let ended = tokio::time::timeout(PARTS_END, async { while parts.join_next().await.is_some() {} }).await;
+        if ended.is_err() {
+            parts.shutdown().await;
+        }
+        let (mut last, mut seen_gone) = (None, 0);
+        for attempt in 0..ABORTS {
+            last = self.abort_upload(key, upload).await.err();
+            match self.unfinished(key).await {
+                Ok(left) if left.iter().all(|u| u.upload != upload) => {
+                    seen_gone += 1;
+                    if ended.is_ok() || seen_gone > 1 {
+                        return;
+                    }
+                }
+                Ok(_) => seen_gone = 0,
+                Err(error) => last = last.or(Some(error)),
+            }
+            tokio::time::sleep(Duration::from_millis(200 << attempt)).await;
+        }
+        tracing::warn!(%key, error = last.map(|e| e.to_string()), "an unfinished upload may remain");
     }
 
     async fn upload_part(&self, key: &str, upload: &str, number: u32, body: Bytes) -> Result<Part, ArchiveError> {

@@ -1,0 +1,8 @@
+//! The archive room against a real S3 server (versitygw, TLS), and behind a proxy that breaks what no real server breaks on
+//! demand. The server's binary is named by `PGM_VERSITYGW`.
+
+mod faults;
+mod proxy;
+mod requests;
+mod server;
+mod transfer;
