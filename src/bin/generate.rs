@@ -1,2 +1,18 @@
-//! entry
-fn main() {}
+//! Writes every generated file of the repository. Run by `make generate`.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let root = std::env::args().nth(1).unwrap_or_else(|| ".".into());
+    match pgmigration::generate::write(Path::new(&root)) {
+        Ok(paths) => {
+            paths.iter().for_each(|path| println!("{}", path.display()));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("generate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,53 @@
+use super::*;
+
+fn operation() -> Operation {
+    Operation {
+        version: OPERATION_VERSION,
+        migration: MigrationRef { namespace: "a".into(), name: "b".into(), uid: "0d9b2b9e-6f5e-4f43-9d5c-3a0c9d1f4b11".into() },
+        attempt: 3,
+        task: Task::Verify(VerifyTask {
+            archive: ArchiveEnd {
+                bucket: "b".into(),
+                endpoint: None,
+                region: "us-east-1".into(),
+                force_path_style: true,
+                credentials_secret: "s".into(),
+                ca_secret: None,
+                prefix: "p".into(),
+                key: "p/x.dump".into(),
+            },
+            keys: vec!["p/x.dump".into()],
+            run: "r".into(),
+            run_manifest_key: "p/run.manifest.json".into(),
+        }),
+    }
+}
+
+#[test]
+fn a_document_survives_its_way_through_json() {
+    let text = serde_json::to_string(&operation()).unwrap();
+    assert!(text.contains(r#""kind":"Verify""#), "{text}");
+    assert_eq!(Operation::parse(&text).unwrap(), operation());
+    assert!(Operation::parse(&text.replace(r#""version":1"#, r#""version":2"#)).unwrap_err().contains("version 2"));
+}
+
+#[test]
+fn names_fit_where_they_go() {
+    let operation = operation();
+    assert_eq!(operation.job_name(), "pgm-0d9b2b9e-6f5e-4f43-9d5c-3a0c9d1f4b11-verify-3");
+    let widest = Operation { attempt: u32::MAX, ..operation };
+    assert!(widest.job_name().len() <= 63, "a Job name is a label of its pods");
+    assert!(widest.session_tag().len() <= 63, "the server cuts longer application names");
+}
+
+#[test]
+fn a_termination_message_always_fits_and_keeps_its_totals() {
+    let mut verdict = Verdict::new(TaskKind::Restore, 1, Reason::Done, "m".repeat(9000));
+    verdict.not_restored = (0..200).map(|n| format!("grant {n} {}", "x".repeat(60))).collect();
+    verdict.not_restored_total = 200;
+    let text = verdict.termination_message();
+    assert!(text.len() <= VERDICT_LIMIT);
+    let read = Verdict::parse(&text).unwrap();
+    assert_eq!(read.not_restored_total, 200);
+    assert_eq!(read.outcome, Outcome::Succeeded);
+}

@@ -1,0 +1,106 @@
+//! Rules for the shipped rights: nothing by wildcard, nothing of a neighbour's, every rule explained.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::root;
+
+/// All documents that `config/render` prints for these arguments.
+pub(crate) fn render(arguments: &[&str]) -> Vec<Value> {
+    let output = Command::new(root().join("config/render")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_saphyr::from_multiple(&String::from_utf8(output.stdout).unwrap()).unwrap()
+}
+
+fn rules(documents: &[Value], kind: &str) -> Vec<(Vec<String>, Vec<String>)> {
+    let words = |value: &Value| value.as_array().into_iter().flatten().map(|word| word.as_str().unwrap().to_owned()).collect();
+    documents
+        .iter()
+        .filter(|document| document["kind"] == kind)
+        .flat_map(|role| role["rules"].as_array().unwrap())
+        .map(|rule| (words(&rule["resources"]), words(&rule["verbs"])))
+        .collect()
+}
+
+const RENDERINGS: [&[&str]; 5] = [
+    &["operator", "registry.example/operator:1"],
+    &["account", "onyx", "mover"],
+    &["source", "onyx", "mover"],
+    &["target", "onyx", "mover", "home"],
+    &["remote", "onyx", "mover"],
+];
+
+#[test]
+fn no_wildcards_and_no_listing_of_secrets() {
+    for arguments in RENDERINGS {
+        let documents = render(arguments);
+        for (resources, verbs) in [rules(&documents, "Role"), rules(&documents, "ClusterRole")].concat() {
+            assert!(!resources.is_empty() && !verbs.is_empty());
+            for word in resources.iter().chain(&verbs) {
+                assert!(!word.contains('*'), "{arguments:?} grants {word}");
+            }
+            if resources.iter().any(|resource| resource == "secrets") {
+                assert!(!verbs.iter().any(|verb| verb == "list" || verb == "watch"), "{arguments:?} lists secrets");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_operator_reaches_nothing_of_anybody_by_itself() {
+    let documents = render(RENDERINGS[0]);
+    for (resources, verbs) in rules(&documents, "ClusterRole") {
+        for resource in &resources {
+            let reading = verbs.iter().all(|verb| ["get", "list", "watch"].contains(&verb.as_str()));
+            assert!(
+                resource.starts_with("postgresmigrations") || resource == "events" || (resource == "jobs" && reading),
+                "{resource}: {verbs:?} everywhere"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_operator_may_take_on_one_account_only() {
+    let documents = render(RENDERINGS[1]);
+    let role = documents.iter().find(|document| document["metadata"]["name"] == "pgmigration-operator-mover").unwrap();
+    let rule = role["rules"].as_array().unwrap().iter().find(|rule| rule["verbs"].to_string().contains("impersonate")).unwrap();
+    assert_eq!((&rule["resources"][0], &rule["resourceNames"]), (&"serviceaccounts".into(), &serde_json::json!(["mover"])));
+}
+
+#[test]
+fn every_name_is_filled_in() {
+    for arguments in &RENDERINGS[1..] {
+        for document in render(arguments) {
+            let text = document.to_string();
+            for placeholder in ["NAMESPACE\"", "ACCOUNT", "HOME\""] {
+                assert!(!text.contains(placeholder), "{arguments:?} leaves {placeholder}: {text}");
+            }
+        }
+    }
+    let target = render(RENDERINGS[3]);
+    let binding = target.iter().find(|document| document["kind"] == "RoleBinding").unwrap();
+    assert_eq!((&binding["metadata"]["namespace"], &binding["subjects"][0]["namespace"]), (&"onyx".into(), &"home".into()));
+    let operator = render(RENDERINGS[0]);
+    let container = &operator.iter().find(|document| document["kind"] == "Deployment").unwrap()["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!((&container["image"], &container["env"][0]["value"]), (&RENDERINGS[0][1].into(), &RENDERINGS[0][1].into()));
+}
+
+#[test]
+fn every_rule_is_explained() {
+    for file in ["operator/rbac.yaml", "migration/account.yaml", "migration/source.yaml", "migration/target.yaml"] {
+        let text = std::fs::read_to_string(root().join("config").join(file)).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        let mut explained_role = false;
+        for pair in lines.windows(2) {
+            if pair[1] == "rules:" || pair[0] == "---" {
+                explained_role = pair[0] == "---" && pair[1].starts_with('#');
+            }
+            let first_of_explained = pair[0] == "rules:" && pair[1].starts_with("- apiGroups");
+            if pair[1].starts_with("- apiGroups") && !first_of_explained {
+                assert!(pair[0].starts_with('#') || explained_role, "config/{file}: no reason before {:?}", pair[1]);
+            }
+        }
+    }
+}
