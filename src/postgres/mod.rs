@@ -4,7 +4,13 @@
 //! of data and structure, tool command lines, versions. Not here: when any of it happens (`plan`, `steps`), how bytes
 //! reach a pod (`kubernetes`), and bulk data (`mover`).
 
+pub mod admin;
 pub mod carrier;
 pub mod catalog;
+pub mod fence;
+pub mod names;
 pub mod network;
+pub mod publish;
+pub mod staging;
+pub mod swap;
 pub mod versions;
