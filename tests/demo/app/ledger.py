@@ -9,6 +9,7 @@ import os
 import pathlib
 import re
 import threading
+import time
 import urllib.parse
 
 PATH = re.compile(r"/([a-z][a-z-]{0,40})")
@@ -26,13 +27,13 @@ class Ledger:
         self.connection = None
 
     def append(self, writer, ids):
-        """Tries until the ledger has taken every id; gives up, after 15 more tries, only when the process has to end."""
+        """Tries until the ledger has taken every id; gives up only some seconds after the process was told to end."""
         body = "".join(f"{writer} {id}\n" for id in ids).encode()
-        tries_left = 15
-        while tries_left:
+        patience = 5
+        while patience > 0:
             try:
                 if self.connection is None:
-                    self.connection = http.client.HTTPConnection(self.host, timeout=5)
+                    self.connection = http.client.HTTPConnection(self.host, timeout=2)
                 self.connection.request("POST", self.path, body)
                 answer = self.connection.getresponse()
                 answer.read()
@@ -44,8 +45,8 @@ class Ledger:
             print(f"ledger does not answer, trying again: {problem}", flush=True)
             self.connection = None
             if self.stopping.wait(0.2):
-                tries_left -= 1
-                threading.Event().wait(0.2)
+                patience -= 1
+                time.sleep(0.2)
 
 
 def serve():
