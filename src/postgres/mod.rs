@@ -13,4 +13,5 @@ pub mod network;
 pub mod publish;
 pub mod staging;
 pub mod swap;
+pub mod tools;
 pub mod versions;
