@@ -1,1 +1,3 @@
 //! kubernetes
+
+pub mod exec;
