@@ -1,0 +1,187 @@
+//! Clients: of the operator acting as a migration's service account, and of another cluster.
+//!
+//! Belongs here: how a client is made and whether its cluster answers. Does not belong here: what is asked with it.
+//!
+//! No client made here repeats a refused request by itself: an answer of "try later" comes back at once as
+//! [`Kind::Transient`], and whoever asked decides when to ask again.
+
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{Client, Config};
+
+use super::errors::{Error, Kind, Request, ask, chain};
+use super::kubeconfig::{self, Credential, KubeconfigError};
+
+/// Longest time to open a connection to an API server.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why there is no client, or none that works.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The kubeconfig, or the account, is not one that may be used. Says what is wrong with it.
+    #[error("{0}")]
+    Refused(String),
+    /// The kubeconfig's token is over.
+    #[error("the kubeconfig's token expired at {0}")]
+    Expired(Timestamp),
+    /// The API server does not answer.
+    #[error("the API server {server} cannot be reached: {detail}")]
+    Unreachable {
+        /// Address of the server.
+        server: String,
+        /// What happened.
+        detail: String,
+    },
+    /// The API server refuses the credentials.
+    #[error("the API server {server} refuses the credentials: {detail}")]
+    Unauthorized {
+        /// Address of the server.
+        server: String,
+        /// What it said.
+        detail: String,
+    },
+}
+
+impl From<KubeconfigError> for ClientError {
+    fn from(error: KubeconfigError) -> Self {
+        match error {
+            KubeconfigError::Refused(_) => Self::Refused(error.to_string()),
+            KubeconfigError::Expired(at) => Self::Expired(at),
+        }
+    }
+}
+
+/// Makes a configuration fit for exec: nothing but connecting has a deadline in the transport. A restore may pause for
+/// minutes while the server builds an index, and a write timeout would end it.
+fn prepared(mut config: Config) -> Config {
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    config.read_timeout = None;
+    config.write_timeout = None;
+    config.default_retry = false;
+    config
+}
+
+/// A client with the identity of `config` itself: the operator's, or in a mover its pod's.
+///
+/// Must be called within a Tokio runtime, as all clients.
+///
+/// # Errors
+/// [`ClientError::Refused`] when the configuration is unusable.
+pub fn own(config: &Config) -> Result<Client, ClientError> {
+    client(prepared(config.clone()))
+}
+
+/// A client that acts as a service account of this cluster. Only the user is impersonated, never a group: the API server
+/// itself adds the groups that every service account has, so nothing but the account's own RBAC counts.
+///
+/// Holds for every request of the client, exec and port-forward included. Whether the account exists is not checked here.
+///
+/// # Errors
+/// [`ClientError::Refused`] when a name is empty or holds a character that no namespace or service account has.
+pub fn impersonated(base: &Config, namespace: &str, service_account: &str) -> Result<Client, ClientError> {
+    for name in [namespace, service_account] {
+        let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
+        if name.is_empty() || !plain {
+            return Err(ClientError::Refused(format!("{name:?} cannot be the name of a namespace or service account")));
+        }
+    }
+    let mut config = prepared(base.clone());
+    config.auth_info.impersonate = Some(format!("system:serviceaccount:{namespace}:{service_account}"));
+    config.auth_info.impersonate_uid = None;
+    config.auth_info.impersonate_groups = None;
+    config.auth_info.impersonate_user_extra = None;
+    client(config)
+}
+
+/// A client of another cluster, and the address of its API server, from the text of a kubeconfig ([`kubeconfig::parse`] says
+/// what is accepted). Proxy settings of the process are not used. Nothing is sent: [`reach`] tells whether the cluster answers.
+///
+/// # Errors
+/// [`ClientError::Refused`] and [`ClientError::Expired`].
+pub fn remote(kubeconfig: &str) -> Result<(Client, String), ClientError> {
+    let parsed = kubeconfig::parse(kubeconfig, Timestamp::now())?;
+    let server = parsed.server.to_string();
+    let mut config = Config::new(parsed.server);
+    config.root_cert = Some(parsed.authorities);
+    config.tls_server_name = parsed.tls_server_name;
+    if let Some(namespace) = parsed.namespace {
+        config.default_namespace = namespace;
+    }
+    match parsed.credential {
+        Credential::Token(token) => config.auth_info.token = Some(token.into()),
+        Credential::Certificate { certificate, key } => {
+            config.auth_info.client_certificate_data = Some(encoded(&certificate));
+            config.auth_info.client_key_data = Some(encoded(&key).into());
+        }
+    }
+    Ok((client(prepared(config))?, server))
+}
+
+fn encoded(text: &str) -> String {
+    match serde_json::to_value(k8s_openapi::ByteString(text.as_bytes().to_vec())) {
+        Ok(serde_json::Value::String(text)) => text,
+        Ok(_) | Err(_) => String::new(),
+    }
+}
+
+fn client(config: Config) -> Result<Client, ClientError> {
+    Client::try_from(config).map_err(|error| ClientError::Refused(format!("no client can be made: {}", chain(&error))))
+}
+
+/// Asks a cluster for its version: tells whether it answers and accepts the credentials. `server` is for the message.
+/// Returns the version, such as `v1.33.4`; empty when the account may not ask for it, which proves as much.
+///
+/// # Errors
+/// [`ClientError::Unreachable`], also for a server that is overloaded or does not speak the protocol;
+/// [`ClientError::Unauthorized`].
+pub async fn reach(client: &Client, server: &str) -> Result<String, ClientError> {
+    let request = Request::new("get", "/version", "", "");
+    match ask(request, client.apiserver_version()).await {
+        Ok(version) => Ok(version.git_version),
+        Err(error) => match error.kind() {
+            Kind::Forbidden => Ok(String::new()),
+            _ => Err(refine(&error, server)),
+        },
+    }
+}
+
+/// The same verdict as [`reach`] from the error of any request.
+pub fn refine(error: &Error, server: &str) -> ClientError {
+    match error.kind() {
+        Kind::Unauthorized => ClientError::Unauthorized { server: server.into(), detail: error.to_string() },
+        Kind::NotFound
+        | Kind::Forbidden
+        | Kind::Conflict
+        | Kind::AlreadyExists
+        | Kind::Unreachable
+        | Kind::Invalid
+        | Kind::Transient
+        | Kind::Other => ClientError::Unreachable { server: server.into(), detail: error.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base() -> Config {
+        let mut config = Config::new("https://127.0.0.1:1".parse().unwrap());
+        config.auth_info.impersonate_groups = Some(vec!["system:masters".into()]);
+        config
+    }
+
+    #[tokio::test]
+    async fn names_that_could_mean_another_user_are_refused() {
+        assert!(impersonated(&base(), "onyx", "onyx-migration").is_ok());
+        for (namespace, account) in [("", "a"), ("a", ""), ("a:b", "c"), ("a", "b:c"), ("a\n", "b"), ("A", "b"), ("a", "b c")] {
+            assert!(matches!(impersonated(&base(), namespace, account), Err(ClientError::Refused(_))), "{namespace} {account}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_unreachable() {
+        let client = own(&base()).unwrap();
+        assert!(matches!(reach(&client, "x").await, Err(ClientError::Unreachable { .. })));
+    }
+}
