@@ -7,6 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use super::status::PostgresMigrationStatus;
 
+/// CEL gives every place in the schema a type of its own, and compares only values of one type: so member by member.
+/// `namespace` is a reserved word there and is written with underscores.
+const DIFFERENT_DATABASES: &str = "!(((has(self.source.postgres.exec.workloadRef) && has(self.target.postgres.exec.workloadRef) \
+    && self.source.postgres.exec.workloadRef.kind == self.target.postgres.exec.workloadRef.kind \
+    && self.source.postgres.exec.workloadRef.name == self.target.postgres.exec.workloadRef.name) \
+    || (has(self.source.postgres.exec.labelSelector) && has(self.target.postgres.exec.labelSelector) \
+    && self.source.postgres.exec.labelSelector == self.target.postgres.exec.labelSelector)) \
+    && has(self.source.cluster) == has(self.target.cluster) && (!has(self.source.cluster) || (\
+    has(self.source.cluster.__namespace__) == has(self.target.cluster.__namespace__) \
+    && (!has(self.source.cluster.__namespace__) || self.source.cluster.__namespace__ == self.target.cluster.__namespace__) \
+    && has(self.source.cluster.kubeconfigSecretRef) == has(self.target.cluster.kubeconfigSecretRef) \
+    && (!has(self.source.cluster.kubeconfigSecretRef) \
+    || (self.source.cluster.kubeconfigSecretRef.name == self.target.cluster.kubeconfigSecretRef.name \
+    && self.source.cluster.kubeconfigSecretRef.key == self.target.cluster.kubeconfigSecretRef.key)))) \
+    && (!has(self.databases[0].targetName) || self.databases[0].targetName == self.databases[0].name))";
+
 /// Moves one PostgreSQL database to another server: freezes the writers, fences the source, dumps it through S3, restores it
 /// beside the target database, proves that both are equal, swaps it in, re-points the application and starts it.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -31,7 +47,7 @@ use super::status::PostgresMigrationStatus;
     validation = Rule::new("!oldSelf.spec.cancel || self.spec.cancel").message("spec.cancel must not be taken back: raise spec.retry to begin again")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.source.postgres.exec != self.target.postgres.exec || has(self.source.cluster) != has(self.target.cluster) || (has(self.source.cluster) && self.source.cluster != self.target.cluster) || (has(self.databases[0].targetName) && self.databases[0].targetName != self.databases[0].name)").message("source and target must not be the same database"))]
+#[x_kube(validation = Rule::new(DIFFERENT_DATABASES).message("source and target must not be the same database"))]
 pub struct PostgresMigrationSpec {
     /// Plan only checks and touches nothing; Migrate does it.
     #[serde(default)]
@@ -120,7 +136,7 @@ pub struct Target {
 /// A cluster and a namespace in it.
 #[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.namespace) || has(self.kubeconfigSecretRef)").message("cluster must name a namespace, a kubeconfigSecretRef, or both"))]
+#[x_kube(validation = Rule::new("has(self.__namespace__) || has(self.kubeconfigSecretRef)").message("cluster must name a namespace, a kubeconfigSecretRef, or both"))]
 pub struct Cluster {
     /// Namespace there. Absent: the name of this object's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,10 @@ const CHART: &str = "charts/postgres-migration-operator";
 const NAMESPACE: (&str, &str) = ("namespace: pgmigration-system", "namespace: {{ .Release.Namespace }}");
 const DEPLOYMENT: [(&str, &str); 6] = [
     NAMESPACE,
-    ("image: postgres-migration-operator\n", "image: {{ required \"image must name the operator's image\" .Values.image | quote }}\n"),
+    (
+        "image: postgres-migration-operator\n",
+        "image: {{ required \"image must name the operator's image\" .Values.image | quote }}\n",
+    ),
     ("value: postgres-migration-operator\n", "value: {{ .Values.image | quote }}\n"),
     ("replicas: 1\n", "replicas: {{ .Values.replicas }}\n"),
     ("value: json\n", "value: {{ .Values.log.format }}\n"),
@@ -21,7 +24,10 @@ pub(super) fn files(root: &Path, definition: &str) -> Result<Vec<Generated>, Err
     Ok(vec![
         Generated { path: format!("{CHART}/Chart.yaml").into(), text: about() },
         Generated { path: format!("{CHART}/templates/postgresmigrations.yaml").into(), text: guarded(definition) },
-        Generated { path: format!("{CHART}/templates/rbac.yaml").into(), text: template(root, "config/operator/rbac.yaml", &[NAMESPACE])? },
+        Generated {
+            path: format!("{CHART}/templates/rbac.yaml").into(),
+            text: template(root, "config/operator/rbac.yaml", &[NAMESPACE])?,
+        },
         Generated {
             path: format!("{CHART}/templates/deployment.yaml").into(),
             text: template(root, "config/operator/deployment.yaml", &DEPLOYMENT)?,

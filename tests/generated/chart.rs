@@ -23,10 +23,12 @@ fn rendered(file: &str) -> Vec<Value> {
 
 #[test]
 fn the_chart_installs_the_same_objects() {
-    let mut chart: Vec<Value> = ["postgresmigrations.yaml", "rbac.yaml", "deployment.yaml"].into_iter().flat_map(rendered).collect();
+    let mut chart: Vec<Value> =
+        ["postgresmigrations.yaml", "rbac.yaml", "deployment.yaml"].into_iter().flat_map(rendered).collect();
     let kept = chart[0]["metadata"].as_object_mut().unwrap().remove("annotations");
     assert_eq!(kept, Some(serde_json::json!({"helm.sh/resource-policy": "keep"})));
-    let plain: Vec<Value> = render(&["operator", "image:1"]).into_iter().filter(|document| document["kind"] != "Namespace").collect();
+    let plain: Vec<Value> =
+        render(&["operator", "image:1"]).into_iter().filter(|document| document["kind"] != "Namespace").collect();
     assert_eq!(chart.len(), plain.len());
     for (ours, theirs) in chart.iter().zip(&plain) {
         assert!(ours == theirs, "the chart's {} {} differs from config/operator", ours["kind"], ours["metadata"]["name"]);

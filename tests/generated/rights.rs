@@ -83,7 +83,8 @@ fn every_name_is_filled_in() {
     let binding = target.iter().find(|document| document["kind"] == "RoleBinding").unwrap();
     assert_eq!((&binding["metadata"]["namespace"], &binding["subjects"][0]["namespace"]), (&"onyx".into(), &"home".into()));
     let operator = render(RENDERINGS[0]);
-    let container = &operator.iter().find(|document| document["kind"] == "Deployment").unwrap()["spec"]["template"]["spec"]["containers"][0];
+    let container =
+        &operator.iter().find(|document| document["kind"] == "Deployment").unwrap()["spec"]["template"]["spec"]["containers"][0];
     assert_eq!((&container["image"], &container["env"][0]["value"]), (&RENDERINGS[0][1].into(), &RENDERINGS[0][1].into()));
 }
 

@@ -38,7 +38,8 @@ fn a_room_uses_only_rooms_below_it() {
     for (floor, room) in ROOMS.iter().enumerate() {
         for (path, text) in room_files(room) {
             for above in &ROOMS[..floor] {
-                let line = text.lines().find(|line| !line.trim_start().starts_with("//") && line.contains(&format!("crate::{above}")));
+                let line =
+                    text.lines().find(|line| !line.trim_start().starts_with("//") && line.contains(&format!("crate::{above}")));
                 assert!(line.is_none(), "{} uses the room above it: {}", path.display(), line.unwrap_or_default());
             }
         }
@@ -53,7 +54,8 @@ fn libraries_stay_in_their_rooms() {
     for room in ROOMS {
         for (path, text) in room_files(room) {
             for (library, homes) in LIBRARIES {
-                let named = text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(&format!("{library}::")));
+                let named =
+                    text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(&format!("{library}::")));
                 assert!(!named || homes.contains(&room), "{} names {library}, which lives in {homes:?}", path.display());
             }
         }

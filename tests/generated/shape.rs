@@ -36,8 +36,16 @@ fn below(member: &str) -> Vec<(String, Value)> {
 fn faults(schema: &Value) -> Vec<String> {
     let mut faults = Vec::new();
     for word in [
-        "oneOf", "anyOf", "allOf", "not", "$ref", "nullable", "additionalProperties", "x-kubernetes-int-or-string",
-        "x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource",
+        "oneOf",
+        "anyOf",
+        "allOf",
+        "not",
+        "$ref",
+        "nullable",
+        "additionalProperties",
+        "x-kubernetes-int-or-string",
+        "x-kubernetes-preserve-unknown-fields",
+        "x-kubernetes-embedded-resource",
     ] {
         if !schema[word].is_null() {
             faults.push(format!("has {word}"));
@@ -52,7 +60,9 @@ fn faults(schema: &Value) -> Vec<String> {
         Some("array") if !bounded(&["maxItems"]) => faults.push("has no maxItems".into()),
         Some("integer") if !bounded(&["minimum", "maximum"]) => faults.push("has no minimum and maximum".into()),
         Some("number") => faults.push("is a fraction".into()),
-        Some("object") if schema["properties"].as_object().is_none_or(serde_json::Map::is_empty) => faults.push("is a map".into()),
+        Some("object") if schema["properties"].as_object().is_none_or(serde_json::Map::is_empty) => {
+            faults.push("is a map".into())
+        }
         Some("string" | "array" | "integer" | "boolean" | "object") => {}
         other => faults.push(format!("has type {other:?}")),
     }
