@@ -1,0 +1,8 @@
+//! Tests in real clusters: two of them, an S3 server between them, and the operator's image in both.
+//!
+//! What they need to know stands in the environment; `tests/cluster/env` prints it for the clusters of `tests/cluster/up`.
+
+mod install;
+mod leadership;
+mod rules;
+mod support;
