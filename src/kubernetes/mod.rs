@@ -11,6 +11,8 @@ pub mod errors;
 pub mod exec;
 pub mod kubeconfig;
 pub mod pods;
+pub mod portforward;
+pub mod psql;
 pub mod secrets;
 pub mod workloads;
 

@@ -130,6 +130,19 @@ impl Cluster {
         self.root.join(name).to_string_lossy().into_owned()
     }
 
+    /// The folder of this version's programs.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// From now on this role must show its password, on the socket too.
+    pub fn demand_password(&self, role: &str) {
+        let path = self.root.join("data/pg_hba.conf");
+        let rules = std::fs::read_to_string(&path).expect("the rules of the cluster");
+        std::fs::write(&path, format!("local all {role} scram-sha-256\n{rules}")).expect("new rules");
+        self.sql("postgres", "SELECT pg_reload_conf();");
+    }
+
     /// The major version of the binaries.
     pub fn major(&self) -> u32 {
         let output = self.run("postgres", &["--version"]);

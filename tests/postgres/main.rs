@@ -3,3 +3,4 @@
 
 mod catalog;
 mod cluster;
+mod psql;

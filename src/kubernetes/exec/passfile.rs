@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::error::{ExecError, ExecErrorKind};
 
-/// Reads one line of a password file from its input, then runs its arguments with `PGPASSFILE`.
+/// Reads one line of a password file from its input, then runs its arguments with `PGPASSFILE`. A `PGPASSWORD` of the
+/// container would go before the file.
 ///
 /// The program stays a child of the shell: something must be left to remove the file, and container runtimes cut an
 /// exec's input when the first process's outputs are closed.
@@ -24,7 +25,7 @@ trap 'exit 141' PIPE
 trap 'exit 143' TERM
 IFS= read -r line || { echo 'pgmigration: no password line on the input' >&2; exit 125; }
 printf '%s\n' "$line" >"$file" || exit 125
-unset line
+unset line PGPASSWORD
 PGPASSFILE=$file "$@""#;
 
 /// The exit status of the wrapper itself when it could not take the password.
@@ -65,12 +66,13 @@ mod tests {
         let directory =
             std::env::temp_dir().join(format!("pgmigration-passfile-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let program = r#"stat -c %a "$PGPASSFILE"; cat "$PGPASSFILE"; tr '\0' 0; printf %s "$1""#;
+        let program = r#"printf %s "$PGPASSWORD"; stat -c %a "$PGPASSFILE"; cat "$PGPASSFILE"; tr '\0' 0; printf %s "$1""#;
         let argv = ["sh", "-c", program, "sh", "a b'\"$x"].map(str::to_owned);
         let wrapped = wrap(&argv);
         let mut child = Command::new(&wrapped[0])
             .args(&wrapped[1..])
             .env("TMPDIR", &directory)
+            .env("PGPASSWORD", "of the container")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
