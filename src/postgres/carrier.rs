@@ -81,7 +81,8 @@ pub trait Session: Send {
     /// transaction had failed before, is an error (`Statement`, SQLSTATE 25P02), never success.
     async fn execute(&mut self, statement: &str, deadline: Duration) -> Result<(), SqlError>;
 
-    /// Ends the session in order and waits a short while for the server's side to be gone.
+    /// Ends the session in order and waits a short while for the connection's end. The server may list the session for a
+    /// moment longer.
     async fn close(self: Box<Self>);
 }
 
