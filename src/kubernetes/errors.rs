@@ -86,10 +86,16 @@ impl Error {
     pub fn from_kube(error: &kube::Error, request: Request) -> Self {
         let (kind, detail) = match error {
             kube::Error::Api(status) => {
-                let text = if status.message.is_empty() { format!("HTTP {} {}", status.code, status.reason) } else { status.message.clone() };
+                let text = if status.message.is_empty() {
+                    format!("HTTP {} {}", status.code, status.reason)
+                } else {
+                    status.message.clone()
+                };
                 (of_status(status.code, &status.reason), text)
             }
-            kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => (Kind::Unreachable, chain(error)),
+            kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
+                (Kind::Unreachable, chain(error))
+            }
             kube::Error::UpgradeConnection(_) => (Kind::Transient, chain(error)),
             kube::Error::Auth(_) => (Kind::Unauthorized, chain(error)),
             kube::Error::SerdeError(_) | kube::Error::BuildRequest(_) | kube::Error::FromUtf8(_) => (Kind::Invalid, chain(error)),

@@ -74,7 +74,11 @@ pub fn parse(text: &str, now: Timestamp) -> Result<Kubeconfig, KubeconfigError> 
         return refused(format!("it has {} bytes, more than {LIMIT}", text.len()));
     }
     let document = document(text)?;
-    only(&document, "kubeconfig", &["apiVersion", "kind", "preferences", "clusters", "users", "contexts", "current-context", "extensions"])?;
+    only(
+        &document,
+        "kubeconfig",
+        &["apiVersion", "kind", "preferences", "clusters", "users", "contexts", "current-context", "extensions"],
+    )?;
     for (key, expected) in [("apiVersion", "v1"), ("kind", "Config")] {
         match optional(&document, "kubeconfig", key)? {
             Some(value) if value != expected => return refused(format!("{key} is not {expected}")),
@@ -108,16 +112,17 @@ fn document(text: &str) -> Result<Map<String, Value>, KubeconfigError> {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => refused("it is not a YAML mapping"),
         // The parser's message may quote the text, and with it a credential.
-        Err(_) => refused("it is not one plain YAML document (anchors, aliases, repeated keys and several documents are not allowed)"),
+        Err(_) => {
+            refused("it is not one plain YAML document (anchors, aliases, repeated keys and several documents are not allowed)")
+        }
     }
 }
 
 fn cluster_of(cluster: &Map<String, Value>) -> Result<(http::Uri, Vec<Vec<u8>>), KubeconfigError> {
     const CHECKED: &str = "cluster";
-    for (key, why) in [
-        ("certificate-authority", "is a file path; use certificate-authority-data"),
-        ("proxy-url", "is not allowed"),
-    ] {
+    for (key, why) in
+        [("certificate-authority", "is a file path; use certificate-authority-data"), ("proxy-url", "is not allowed")]
+    {
         if is_set(cluster, key) {
             return refused(format!("{CHECKED}.{key} {why}"));
         }
@@ -138,7 +143,9 @@ fn cluster_of(cluster: &Map<String, Value>) -> Result<(http::Uri, Vec<Vec<u8>>),
     ];
     only(cluster, CHECKED, &allowed)?;
 
-    let Ok(server) = required(cluster, CHECKED, "server")?.parse::<http::Uri>() else { return refused("cluster.server is not a URL") };
+    let Ok(server) = required(cluster, CHECKED, "server")?.parse::<http::Uri>() else {
+        return refused("cluster.server is not a URL");
+    };
     if server.scheme() != Some(&http::uri::Scheme::HTTPS) {
         return refused("cluster.server must begin with https://");
     }
@@ -150,7 +157,9 @@ fn cluster_of(cluster: &Map<String, Value>) -> Result<(http::Uri, Vec<Vec<u8>>),
         return refused("cluster.server must be https://host[:port][/path]");
     }
 
-    let Some(pem) = decoded(cluster, CHECKED, "certificate-authority-data")? else { return refused("cluster.certificate-authority-data is absent") };
+    let Some(pem) = decoded(cluster, CHECKED, "certificate-authority-data")? else {
+        return refused("cluster.certificate-authority-data is absent");
+    };
     let authorities = certificates(&pem);
     if authorities.is_empty() {
         return refused("cluster.certificate-authority-data holds no PEM certificate");
@@ -229,10 +238,17 @@ fn credential_of(user: &Map<String, Value>, now: Timestamp) -> Result<Credential
 }
 
 /// The one entry of that name.
-fn entry<'a>(document: &'a Map<String, Value>, list: &str, member: &str, name: &str) -> Result<&'a Map<String, Value>, KubeconfigError> {
+fn entry<'a>(
+    document: &'a Map<String, Value>,
+    list: &str,
+    member: &str,
+    name: &str,
+) -> Result<&'a Map<String, Value>, KubeconfigError> {
     let Some(Value::Array(entries)) = document.get(list) else { return refused(format!("{list} is not a list")) };
     let mut named = entries.iter().filter(|e| e.get("name").and_then(Value::as_str) == Some(name));
-    let Some(found) = named.next() else { return refused(format!("{list} has no entry of the name that the current context uses")) };
+    let Some(found) = named.next() else {
+        return refused(format!("{list} has no entry of the name that the current context uses"));
+    };
     if named.next().is_some() {
         return refused(format!("{list} has two entries of the name that the current context uses"));
     }
@@ -303,7 +319,18 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 fn expiry(token: &str) -> Option<Timestamp> {
     let mut parts = token.split('.');
     let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else { return None };
-    let mut standard: String = claims.chars().map(|c| if c == '-' { '+' } else if c == '_' { '/' } else { c }).collect();
+    let mut standard: String = claims
+        .chars()
+        .map(|c| {
+            if c == '-' {
+                '+'
+            } else if c == '_' {
+                '/'
+            } else {
+                c
+            }
+        })
+        .collect();
     while !standard.len().is_multiple_of(4) {
         standard.push('=');
     }

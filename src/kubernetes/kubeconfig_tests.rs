@@ -166,7 +166,15 @@ fn documents_that_are_not_plain_are_refused() {
     let list = "[]".to_owned();
     let nothing = String::new();
     let binary = "\u{0}\u{1}".to_owned();
-    for (name, document) in [("bomb", bomb), ("nested", nested), ("twice", twice), ("many", many), ("list", list), ("nothing", nothing), ("binary", binary)] {
+    for (name, document) in [
+        ("bomb", bomb),
+        ("nested", nested),
+        ("twice", twice),
+        ("many", many),
+        ("list", list),
+        ("nothing", nothing),
+        ("binary", binary),
+    ] {
         assert!(matches!(parse(&document, now()), Err(KubeconfigError::Refused(_))), "{name}");
     }
     let large = format!("# {}\n{text}", "x".repeat(LIMIT));
@@ -184,7 +192,9 @@ fn the_end_of_a_token_is_told() {
     assert_eq!(with(jwt(r#"{"exp":1800000000}"#)).unwrap_err(), KubeconfigError::Expired(now()));
     assert!(with(jwt(r#"{"exp":1799999999.5}"#)).unwrap_err().to_string().contains("expired at 2027-01-15T07:59:59Z"));
     // No JWT, no end, or one that cannot be read: only the server can tell.
-    for open in ["a.b".into(), "a.b.c".into(), jwt(r#"{"sub":"x"}"#), jwt(r#"{"exp":"soon"}"#), jwt(r#"{"exp":1e300}"#), jwt("[]")] {
+    for open in
+        ["a.b".into(), "a.b.c".into(), jwt(r#"{"sub":"x"}"#), jwt(r#"{"exp":"soon"}"#), jwt(r#"{"exp":1e300}"#), jwt("[]")]
+    {
         assert!(with(open).is_ok());
     }
 }

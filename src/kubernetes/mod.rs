@@ -7,9 +7,13 @@
 
 pub mod access;
 pub mod clients;
+pub mod config;
 pub mod errors;
+pub mod events;
 pub mod exec;
+pub mod jobs;
 pub mod kubeconfig;
+pub mod labels;
 pub mod pods;
 pub mod portforward;
 pub mod psql;

@@ -112,7 +112,11 @@ fn choose<'a>(origin: &str, pods: &'a [Pod]) -> Result<&'a Pod, PodError> {
         [pod] => Ok(pod),
         [] if pods.is_empty() => Err(PodError::NotFound(format!("{origin} has no pod"))),
         [] => Err(PodError::NotReady(format!("{origin} has no running and ready pod; seen: {}", seen(pods)))),
-        _ => Err(PodError::Ambiguous(format!("{origin} has {} running and ready pods, expected one; seen: {}", ready.len(), seen(pods)))),
+        _ => Err(PodError::Ambiguous(format!(
+            "{origin} has {} running and ready pods, expected one; seen: {}",
+            ready.len(),
+            seen(pods)
+        ))),
     }
 }
 
@@ -197,7 +201,8 @@ mod tests {
 
     #[test]
     fn exactly_one_ready_pod_is_chosen() {
-        let pods = [pod("old", "Running", "True", true), pod("new", "Running", "True", false), pod("done", "Failed", "False", false)];
+        let pods =
+            [pod("old", "Running", "True", true), pod("new", "Running", "True", false), pod("done", "Failed", "False", false)];
         assert_eq!(choose("x", &pods).unwrap().name_any(), "new");
     }
 
@@ -205,10 +210,17 @@ mod tests {
     fn anything_else_tells_what_was_seen() {
         let none = choose("StatefulSet n/pg", &[]).unwrap_err();
         assert!(matches!(&none, PodError::NotFound(text) if text == "StatefulSet n/pg has no pod"), "{none}");
-        let unready = choose("StatefulSet n/pg", &[pod("a", "Running", "False", false), pod("b", "Running", "True", true)]).unwrap_err();
-        assert!(matches!(&unready, PodError::NotReady(text) if text.ends_with("seen: a (Running, not ready), b (terminating)")), "{unready}");
-        let two = choose("StatefulSet n/pg", &[pod("a", "Running", "True", false), pod("b", "Running", "True", false)]).unwrap_err();
-        assert!(matches!(&two, PodError::Ambiguous(text) if text.contains("2 running and ready pods") && text.contains("a (ready), b (ready)")));
+        let unready =
+            choose("StatefulSet n/pg", &[pod("a", "Running", "False", false), pod("b", "Running", "True", true)]).unwrap_err();
+        assert!(
+            matches!(&unready, PodError::NotReady(text) if text.ends_with("seen: a (Running, not ready), b (terminating)")),
+            "{unready}"
+        );
+        let two =
+            choose("StatefulSet n/pg", &[pod("a", "Running", "True", false), pod("b", "Running", "True", false)]).unwrap_err();
+        assert!(
+            matches!(&two, PodError::Ambiguous(text) if text.contains("2 running and ready pods") && text.contains("a (ready), b (ready)"))
+        );
     }
 
     #[test]

@@ -59,7 +59,9 @@ pub async fn read_secret_key(client: &Client, namespace: &str, name: &str, key: 
     let secret = match absent_as_none(ask(request, api.get(name)).await) {
         Ok(Some(secret)) => secret,
         Ok(None) => return Err(SecretError::SecretAbsent { namespace: namespace.into(), name: name.into() }),
-        Err(error) if error.kind() == Kind::Forbidden => return Err(SecretError::Forbidden { namespace: namespace.into(), name: name.into() }),
+        Err(error) if error.kind() == Kind::Forbidden => {
+            return Err(SecretError::Forbidden { namespace: namespace.into(), name: name.into() });
+        }
         Err(error) => return Err(error.into()),
     };
     match secret.data.and_then(|mut data| data.remove(key)) {

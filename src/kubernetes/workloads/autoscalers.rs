@@ -45,10 +45,12 @@ pub async fn autoscalers(client: &Client, workload: &WorkloadState) -> Result<Ve
     let namespace = &workload.namespace;
     let request = Request::new("list", "horizontalpodautoscalers.autoscaling", namespace, "");
     let api = Api::<HorizontalPodAutoscaler>::namespaced(client.clone(), namespace);
-    let mut found: Vec<Autoscaler> = ask(request, api.list(&ListParams::default())).await?.iter().filter_map(|hpa| of_hpa(workload, hpa)).collect();
+    let mut found: Vec<Autoscaler> =
+        ask(request, api.list(&ListParams::default())).await?.iter().filter_map(|hpa| of_hpa(workload, hpa)).collect();
 
     if serves_keda(client).await? {
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject"), "scaledobjects");
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject"), "scaledobjects");
         let request = Request::new("list", "scaledobjects.keda.sh", namespace, "");
         let api = Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource);
         found.extend(ask(request, api.list(&ListParams::default())).await?.iter().filter_map(|object| of_keda(workload, object)));
@@ -124,7 +126,10 @@ mod tests {
     #[test]
     fn a_scaled_object_wakes_unless_it_is_paused() {
         let scaled = |annotations: Value| -> DynamicObject {
-            serde_json::from_value(json!({"metadata": {"name": "k", "annotations": annotations}, "spec": {"scaleTargetRef": {"name": "api"}}})).unwrap()
+            serde_json::from_value(
+                json!({"metadata": {"name": "k", "annotations": annotations}, "spec": {"scaleTargetRef": {"name": "api"}}}),
+            )
+            .unwrap()
         };
         assert!(of_keda(&workload(), &scaled(json!({}))).unwrap().wakes_from_zero);
         assert!(!of_keda(&workload(), &scaled(json!({"autoscaling.keda.sh/paused-replicas": "0"}))).unwrap().wakes_from_zero);

@@ -94,7 +94,9 @@ async fn present(client: &Client, id: &WorkloadId) -> Result<WorkloadState, Erro
     let request = || Request::new("get", &format!("{:?}", id.kind), &id.namespace, &id.name);
     match get(client, &id.namespace, id.kind, &id.name).await? {
         Some(now) if now.uid == id.uid => Ok(now),
-        Some(now) => Err(Error::new(Kind::NotFound, request(), format!("it was replaced: its UID is {}, not {}", now.uid, id.uid))),
+        Some(now) => {
+            Err(Error::new(Kind::NotFound, request(), format!("it was replaced: its UID is {}, not {}", now.uid, id.uid)))
+        }
         None => Err(Error::new(Kind::NotFound, request(), "it does not exist")),
     }
 }
@@ -120,7 +122,9 @@ async fn of_scaled(client: &Client, now: &WorkloadState) -> Result<(Vec<Pod>, bo
         sets.iter().partition(|set| controller_of(&set.metadata.owner_references).is_some_and(|owner| owner.uid == now.uid));
     pods.retain(|pod| match controller_of(&pod.metadata.owner_references) {
         None => true,
-        Some(owner) => owner.kind == "ReplicaSet" && !foreign.iter().any(|set| set.metadata.uid.as_deref() == Some(owner.uid.as_str())),
+        Some(owner) => {
+            owner.kind == "ReplicaSet" && !foreign.iter().any(|set| set.metadata.uid.as_deref() == Some(owner.uid.as_str()))
+        }
     });
     Ok((pods, own.iter().all(|set| has_seen_its_spec(set))))
 }
@@ -160,7 +164,8 @@ fn job_is_over(job: &Job) -> bool {
 fn is_over(pod: &Pod) -> bool {
     let Some(status) = &pod.status else { return false };
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-    let running = status.container_statuses.iter().flatten().any(|c| c.state.as_ref().is_some_and(|state| state.running.is_some()));
+    let running =
+        status.container_statuses.iter().flatten().any(|c| c.state.as_ref().is_some_and(|state| state.running.is_some()));
     ended && !running
 }
 

@@ -9,17 +9,18 @@ mod belongings;
 mod setting;
 
 pub use autoscalers::{Autoscaler, AutoscalerKind, autoscalers};
-pub use belongings::{Availability, PodsLeft, availability, pods_left};
 pub(super) use belongings::pods_of;
+pub use belongings::{Availability, PodsLeft, availability, pods_left};
 pub use setting::{Start, Stop, restore, scale_to, stop};
 
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::errors::{Error, Kind, Request, absent_as_none, ask};
 use super::access::Right;
+use super::errors::{Error, Kind, Request, absent_as_none, ask};
 use crate::api::names::ORIGINAL_ANNOTATION;
 use crate::api::{WorkloadKind, Writer};
 
@@ -135,6 +136,11 @@ fn resource(kind: WorkloadKind) -> Option<ApiResource> {
     Some(ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural))
 }
 
+/// API group and plural name of a kind that is supported.
+pub(super) fn plural(kind: WorkloadKind) -> Option<(String, String)> {
+    resource(kind).map(|resource| (resource.group, resource.plural))
+}
+
 /// Whether this kind can be stopped and started.
 pub fn supported(kind: WorkloadKind) -> bool {
     resource(kind).is_some()
@@ -172,7 +178,13 @@ pub fn rights(kind: WorkloadKind, name: Option<&str>) -> Vec<Right> {
     rights
 }
 
-fn api(client: &Client, namespace: &str, kind: WorkloadKind, verb: &'static str, name: &str) -> Result<(Api<DynamicObject>, Request), Error> {
+pub(super) fn api(
+    client: &Client,
+    namespace: &str,
+    kind: WorkloadKind,
+    verb: &'static str,
+    name: &str,
+) -> Result<(Api<DynamicObject>, Request), Error> {
     match resource(kind) {
         Some(resource) => {
             let request = Request::new(verb, &format!("{}.{}", resource.plural, resource.group), namespace, name);
@@ -195,7 +207,8 @@ pub async fn find(client: &Client, namespace: &str, writer: &Writer) -> Result<V
         (None, Some(selector)) => {
             let (api, request) = api(client, namespace, writer.kind, "list", "")?;
             let found = ask(request, api.list(&ListParams::default().labels(selector))).await?;
-            let mut states = found.items.iter().map(|object| state_of(namespace, writer.kind, object)).collect::<Result<Vec<_>, _>>()?;
+            let mut states =
+                found.items.iter().map(|object| state_of(namespace, writer.kind, object)).collect::<Result<Vec<_>, _>>()?;
             states.sort_by(|a, b| a.name.cmp(&b.name));
             Ok(states)
         }
@@ -215,6 +228,37 @@ pub async fn get(client: &Client, namespace: &str, kind: WorkloadKind, name: &st
     match absent_as_none(ask(request, api.get(name)).await)? {
         Some(object) => Ok(Some(state_of(namespace, kind, &object)?)),
         None => Ok(None),
+    }
+}
+
+/// The pod template of a workload as it is now, or `None` when the workload is not there.
+///
+/// # Errors
+/// [`Kind::Invalid`] for a kind that is not supported, or a template that cannot be read.
+pub async fn pod_template(
+    client: &Client,
+    namespace: &str,
+    kind: WorkloadKind,
+    name: &str,
+) -> Result<Option<PodTemplateSpec>, Error> {
+    let (api, request) = api(client, namespace, kind, "get", name)?;
+    let Some(object) = absent_as_none(ask(request.clone(), api.get(name)).await)? else { return Ok(None) };
+    let template = object.data.pointer(template_pointer(kind)).cloned().unwrap_or_default();
+    serde_json::from_value(template).map(Some).map_err(|error| Error::new(Kind::Invalid, request, error.to_string()))
+}
+
+/// Where the pod template is in an object of this kind.
+pub(super) fn template_pointer(kind: WorkloadKind) -> &'static str {
+    match kind {
+        WorkloadKind::CronJob => "/spec/jobTemplate/spec/template",
+        WorkloadKind::Deployment
+        | WorkloadKind::StatefulSet
+        | WorkloadKind::ReplicaSet
+        | WorkloadKind::DaemonSet
+        | WorkloadKind::Job
+        | WorkloadKind::ReplicationController
+        | WorkloadKind::DeploymentConfig
+        | WorkloadKind::Rollout => "/spec/template",
     }
 }
 
@@ -268,7 +312,8 @@ fn label_query(selector: &Value) -> Result<String, String> {
     }
     for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
         let text = |member: &str| expression.get(member).and_then(Value::as_str).unwrap_or_default();
-        let values: Vec<&str> = expression.get("values").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let values: Vec<&str> =
+            expression.get("values").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
         let key = text("key");
         parts.push(match text("operator") {
             "In" => format!("{key} in ({})", values.join(",")),
@@ -280,7 +325,6 @@ fn label_query(selector: &Value) -> Result<String, String> {
     }
     if parts.is_empty() { Err("its selector is empty".into()) } else { Ok(parts.join(",")) }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -297,7 +341,11 @@ mod tests {
         ]});
         assert_eq!(label_query(&selector).unwrap(), "app=api,tier in (a,b),x notin (c),y,!z");
         assert!(label_query(&json!({})).unwrap_err().contains("empty"));
-        assert!(label_query(&json!({"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]})).unwrap_err().contains("Gt"));
+        assert!(
+            label_query(&json!({"matchExpressions": [{"key": "a", "operator": "Gt", "values": ["1"]}]}))
+                .unwrap_err()
+                .contains("Gt")
+        );
     }
 
     #[test]
@@ -313,8 +361,11 @@ mod tests {
 
     #[test]
     fn absent_fields_have_the_meaning_that_kubernetes_gives_them() {
-        let object = |spec: Value| serde_json::from_value::<DynamicObject>(json!({"metadata": {"name": "a", "uid": "u"}, "spec": spec})).unwrap();
-        let deployment = state_of("n", WorkloadKind::Deployment, &object(json!({"selector": {"matchLabels": {"a": "b"}}}))).unwrap();
+        let object = |spec: Value| {
+            serde_json::from_value::<DynamicObject>(json!({"metadata": {"name": "a", "uid": "u"}, "spec": spec})).unwrap()
+        };
+        let deployment =
+            state_of("n", WorkloadKind::Deployment, &object(json!({"selector": {"matchLabels": {"a": "b"}}}))).unwrap();
         assert_eq!((deployment.replicas, deployment.suspended, deployment.setting()), (Some(1), None, Setting::Replicas(1)));
         let cron = state_of("n", WorkloadKind::CronJob, &object(json!({}))).unwrap();
         assert_eq!((cron.replicas, cron.suspended, cron.setting()), (None, Some(false), Setting::Suspended(false)));
@@ -323,8 +374,13 @@ mod tests {
     #[test]
     fn rights_are_as_narrow_as_they_can_be() {
         let all: Vec<String> = rights(WorkloadKind::Deployment, Some("api")).iter().map(ToString::to_string).collect();
-        let expected =
-            ["get deployments.apps \"api\"", "patch deployments.apps \"api\"", "list pods", "patch deployments.apps/scale \"api\"", "list replicasets.apps"];
+        let expected = [
+            "get deployments.apps \"api\"",
+            "patch deployments.apps \"api\"",
+            "list pods",
+            "patch deployments.apps/scale \"api\"",
+            "list replicasets.apps",
+        ];
         assert_eq!(all, expected);
         assert!(rights(WorkloadKind::Rollout, None).is_empty());
     }

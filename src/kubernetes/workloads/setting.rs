@@ -1,7 +1,7 @@
 //! Stopping and starting: the record on the object first, then the change, each write bound to the object as it was read.
 
-use kube::api::Patch;
 use kube::Client;
+use kube::api::Patch;
 use serde_json::{Value, json};
 
 use super::super::errors::{Error, Kind, Request, ask, manager};
@@ -145,7 +145,9 @@ async fn write(client: &Client, now: &WorkloadState, patch: Value) -> Result<Opt
 /// that giving the field up later never means deleting it. False when the object is no longer as it was read.
 async fn set(client: &Client, now: &WorkloadState, wanted: Setting) -> Result<bool, Error> {
     match wanted {
-        Setting::Suspended(suspended) => Ok(write(client, now, json!({"metadata": {}, "spec": {"suspend": suspended}})).await?.is_some()),
+        Setting::Suspended(suspended) => {
+            Ok(write(client, now, json!({"metadata": {}, "spec": {"suspend": suspended}})).await?.is_some())
+        }
         Setting::Replicas(replicas) => {
             let (api, mut request) = api(client, &now.namespace, now.kind, "patch", &now.name)?;
             request.resource.push_str("/scale");
