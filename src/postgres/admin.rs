@@ -17,6 +17,9 @@ use tokio::time::{Instant, sleep};
 use super::carrier::{Carrier, Question, Session, SqlError, SqlErrorKind};
 use super::catalog::{self, QUESTION_DEADLINE};
 
+/// What the application names of all our sessions begin with.
+pub const OURS: &str = "pgmigration/";
+
 /// The server's own limit for one statement of ours, and for one lock.
 const SETTINGS: &[&str] = &[
     "SET lock_timeout = '2s'",
@@ -54,6 +57,12 @@ pub struct AdminSessions {
 
 impl AdminSessions {
     /// Opens the sessions in `database` (`postgres`, as a rule), each within `deadline`.
+    ///
+    /// Sessions of an earlier holder with the same application name are ended first, and are gone when this returns: a
+    /// statement that one of them still ran can have no late effect. So the carrier's application name must belong to
+    /// this purpose of this migration alone, and begin with [`OURS`].
+    ///
+    /// Errors: `Connect`; `Deadline` when an earlier session does not end.
     pub async fn open(
         carrier: Arc<dyn Carrier>,
         database: &str,
@@ -65,7 +74,12 @@ impl AdminSessions {
             held: VecDeque::new(),
             limbo: Vec::new(),
         };
-        for _ in 0..HELD {
+        sessions.add(deadline).await?;
+        sessions.limbo = sessions
+            .ask(&Question::new("earlier sessions", EARLIER).with(OURS))
+            .await?;
+        sessions.settle().await?;
+        while sessions.held.len() < HELD {
             sessions.add(deadline).await?;
         }
         Ok(sessions)
@@ -228,6 +242,12 @@ async fn run(
 const OWN_PROCESS: &str = r"
 SELECT pg_catalog.jsonb_build_object('pid', a.pid, 'began', a.backend_start::text)
 FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = pg_catalog.pg_backend_pid()";
+
+const EARLIER: &str = r"
+SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('pid', a.pid, 'began', a.backend_start::text)), '[]')
+FROM pg_catalog.pg_stat_activity AS a
+WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.application_name = pg_catalog.current_setting('application_name')
+  AND pg_catalog.starts_with(a.application_name, $1::text)";
 
 /// True while the process lives, having told it to end.
 const END_PROCESS: &str = r"

@@ -163,6 +163,13 @@ impl NetworkCarrier {
         }
     }
 
+    /// The same carrier under another application name.
+    #[must_use]
+    pub fn with_name(mut self, application_name: &str) -> Self {
+        application_name.clone_into(&mut self.application_name);
+        self
+    }
+
     /// The same carrier with options that the server applies before anything else runs in the session, login event
     /// triggers included: `-c event_triggers=off` (17 and newer, superusers only).
     #[must_use]

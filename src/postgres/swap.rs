@@ -27,18 +27,14 @@ pub struct Blocker {
     pub application_name: Option<String>,
     /// `active`, `idle in transaction`, ...
     pub state: Option<String>,
-    /// It is connected to the database; otherwise it holds a lock on it from elsewhere.
+    /// It is connected to the database; otherwise it holds a lock on it, or changes it, from elsewhere.
     pub inside: bool,
 }
 
 impl std::fmt::Display for Blocker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "pid {}", self.pid)?;
-        for (label, value) in [
-            ("role", &self.user),
-            ("application", &self.application_name),
-            ("state", &self.state),
-        ] {
+        for (label, value) in [("role", &self.user), ("application", &self.application_name), ("state", &self.state)] {
             if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
                 write!(f, ", {label} {value:?}")?;
             }
@@ -112,23 +108,11 @@ impl Rows {
 }
 
 /// Reads one consistent picture of the databases with these OIDs or names, after nothing of ours is under way any more.
-pub(crate) async fn look(
-    admins: &mut AdminSessions,
-    oids: &[u32],
-    names: &[&str],
-) -> Result<Rows, SqlError> {
+pub(crate) async fn look(admins: &mut AdminSessions, oids: &[u32], names: &[&str]) -> Result<Rows, SqlError> {
     admins.settle().await?;
     let question = Question::new("databases of a swap", LOOK)
         .with(serde_json::Value::from(oids.to_vec()).to_string())
-        .with(
-            serde_json::Value::from(
-                names
-                    .iter()
-                    .map(|&name| name.to_owned())
-                    .collect::<Vec<_>>(),
-            )
-            .to_string(),
-        );
+        .with(serde_json::Value::from(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).to_string());
     Ok(Rows(admins.ask(&question).await?))
 }
 
@@ -151,18 +135,11 @@ pub(crate) fn is_called(oid: u32, name: &str) -> Question {
 }
 
 pub(crate) fn rename(from: &str, to: &str) -> String {
-    format!(
-        "ALTER DATABASE {} RENAME TO {}",
-        quote_identifier(from),
-        quote_identifier(to)
-    )
+    format!("ALTER DATABASE {} RENAME TO {}", quote_identifier(from), quote_identifier(to))
 }
 
 pub(crate) fn allow_connections(database: &str, allow: bool) -> String {
-    format!(
-        "ALTER DATABASE {} ALLOW_CONNECTIONS {allow}",
-        quote_identifier(database)
-    )
+    format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allow}", quote_identifier(database))
 }
 
 /// Whether the same thing may succeed a moment later: a lock not had, a session in the database, a change of the same
@@ -193,10 +170,7 @@ pub(crate) struct Patience {
 
 impl Patience {
     pub fn new(deadline: Duration) -> Self {
-        Self {
-            until: Instant::now() + deadline,
-            cause: None,
-        }
+        Self { until: Instant::now() + deadline, cause: None }
     }
 
     pub fn is_over(&self) -> bool {
@@ -221,11 +195,7 @@ impl Patience {
             // Naming is a service; when it fails too, the cause says enough.
             list.extend(blockers(admins, *oid).await.unwrap_or_default());
         }
-        SwapError::Blocked {
-            what: what.to_owned(),
-            blockers: list,
-            cause: self.cause,
-        }
+        SwapError::Blocked { what: what.to_owned(), blockers: list, cause: self.cause }
     }
 }
 
@@ -257,11 +227,7 @@ pub(crate) async fn insist(
 ///
 /// Sessions that refuse to end, or that this role may not end, are named when `patience` is over. Autovacuum workers are
 /// left alone: a rename removes them itself.
-pub(crate) async fn expel(
-    admins: &mut AdminSessions,
-    oid: u32,
-    patience: &mut Patience,
-) -> Result<bool, SqlError> {
+pub(crate) async fn expel(admins: &mut AdminSessions, oid: u32, patience: &mut Patience) -> Result<bool, SqlError> {
     let mut empty = 0;
     while empty < 2 {
         let found = catalog::sessions(admins.session().await?, oid, "").await;
@@ -286,9 +252,7 @@ pub(crate) async fn expel(
         }
         for session in &found.items {
             // One process a statement: an error for one of them must not spare the others.
-            let question = Question::new("ending a session", TERMINATE)
-                .with(session.pid.to_string())
-                .with(oid.to_string());
+            let question = Question::new("ending a session", TERMINATE).with(session.pid.to_string()).with(oid.to_string());
             if let Err(error) = admins.ask::<bool>(&question).await {
                 if error.kind != SqlErrorKind::Statement {
                     return Err(error);
@@ -305,13 +269,13 @@ const TERMINATE: &str = r"
 SELECT pg_catalog.to_jsonb(coalesce(pg_catalog.bool_or(pg_catalog.pg_terminate_backend(a.pid)), false))
 FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = $1::int4 AND a.datid = $2::int8::oid";
 
-/// Who is in the database with this OID, or holds a lock on it. At most 50.
+/// Who is in the database with this OID, holds a lock on it, or has changed its catalog row without committing. At
+/// most 50.
 pub async fn blockers(admins: &mut AdminSessions, oid: u32) -> Result<Vec<Blocker>, SqlError> {
-    admins
-        .ask(&Question::new("blockers", BLOCKERS).with(oid.to_string()))
-        .await
+    admins.ask(&Question::new("blockers", BLOCKERS).with(oid.to_string())).await
 }
 
+// A change of the database's row that is not committed yet is known by the row's xmax.
 const BLOCKERS: &str = r"
 SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.inside DESC, x.pid), '[]') FROM (
   SELECT a.pid, a.datid = $1::int8::oid AS inside, pg_catalog.jsonb_build_object('pid', a.pid, 'user', a.usename,
@@ -321,7 +285,7 @@ SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.inside DESC, x.pid), '[]'
     AND (a.datid = $1::int8::oid
       OR EXISTS (SELECT FROM pg_catalog.pg_locks AS l WHERE l.pid = a.pid AND l.granted AND (
         (l.locktype = 'object' AND l.classid = 'pg_catalog.pg_database'::regclass AND l.objid = $1::int8::oid)
-        OR (l.locktype = 'relation' AND l.relation = 'pg_catalog.pg_database'::regclass AND l.mode = 'RowExclusiveLock'))))
+        OR (l.locktype = 'transactionid' AND l.transactionid = (SELECT d.xmax FROM pg_catalog.pg_database AS d WHERE d.oid = $1::int8::oid)))))
   ORDER BY 2 DESC, 1 LIMIT 50) AS x";
 
 #[cfg(test)]
@@ -329,23 +293,13 @@ mod tests {
     use super::*;
 
     fn statement(code: &str, message: &str) -> SqlError {
-        SqlError {
-            kind: SqlErrorKind::Statement,
-            sqlstate: Some(code.into()),
-            message: message.into(),
-        }
+        SqlError { kind: SqlErrorKind::Statement, sqlstate: Some(code.into()), message: message.into() }
     }
 
     #[test]
     fn what_may_pass_is_tried_again() {
-        assert!(passes(&statement(
-            "55006",
-            "database \"app\" is being accessed by other users"
-        )));
-        assert!(passes(&statement(
-            "55P03",
-            "canceling statement due to lock timeout"
-        )));
+        assert!(passes(&statement("55006", "database \"app\" is being accessed by other users")));
+        assert!(passes(&statement("55P03", "canceling statement due to lock timeout")));
         assert!(passes(&statement("XX000", "tuple concurrently updated")));
         assert!(!passes(&statement("XX000", "cache lookup failed")));
         assert!(!passes(&statement("42501", "must be owner")));

@@ -24,73 +24,24 @@ async fn questions_find_what_is_there() {
         assert_eq!(server.version.major(), cluster.major());
         println!("{server:#?}");
         println!("{:#?}", catalog::databases(&mut *admin).await.unwrap());
-        let database = catalog::database(&mut *admin, "app")
-            .await
-            .unwrap()
-            .unwrap();
+        let database = catalog::database(&mut *admin, "app").await.unwrap().unwrap();
         println!("{database:#?}");
-        println!(
-            "{:#?}",
-            catalog::database_settings(&mut *admin, database.oid)
-                .await
-                .unwrap()
-        );
+        println!("{:#?}", catalog::database_settings(&mut *admin, database.oid).await.unwrap());
         println!("{:#?}", catalog::inventory(&mut *app).await.unwrap());
         println!("{:#?}", catalog::extensions(&mut *app).await.unwrap());
-        println!(
-            "{:#?}",
-            catalog::available_extensions(&mut *app, &names(&["plpgsql", "nonesuch"]))
-                .await
-                .unwrap()
-        );
-        println!(
-            "{:#?}",
-            catalog::roles(&mut *admin, &names(&["owner", "postgres", "nobody"]))
-                .await
-                .unwrap()
-        );
+        println!("{:#?}", catalog::available_extensions(&mut *app, &names(&["plpgsql", "nonesuch"])).await.unwrap());
+        println!("{:#?}", catalog::roles(&mut *admin, &names(&["owner", "postgres", "nobody"])).await.unwrap());
         println!("{:#?}", catalog::alembic_versions(&mut *app).await.unwrap());
-        println!(
-            "{:#?}",
-            catalog::prepared_transactions(&mut *admin, "app")
-                .await
-                .unwrap()
-        );
-        println!(
-            "{:#?}",
-            catalog::sessions(&mut *admin, database.oid, "")
-                .await
-                .unwrap()
-        );
-        println!(
-            "{:#?}",
-            catalog::index_builds(&mut *admin, database.oid)
-                .await
-                .unwrap()
-        );
-        println!(
-            "{:#?}",
-            catalog::subscriptions(&mut *admin, database.oid)
-                .await
-                .unwrap()
-        );
-        println!(
-            "{:#?}",
-            catalog::replication_slots(&mut *admin, "app")
-                .await
-                .unwrap()
-        );
+        println!("{:#?}", catalog::prepared_transactions(&mut *admin, "app").await.unwrap());
+        println!("{:#?}", catalog::sessions(&mut *admin, database.oid, "").await.unwrap());
+        println!("{:#?}", catalog::index_builds(&mut *admin, database.oid).await.unwrap());
+        println!("{:#?}", catalog::subscriptions(&mut *admin, database.oid).await.unwrap());
+        println!("{:#?}", catalog::replication_slots(&mut *admin, "app").await.unwrap());
         println!("{:#?}", catalog::standbys(&mut *admin, None).await.unwrap());
         println!("{:#?}", catalog::event_triggers(&mut *app).await.unwrap());
-        println!(
-            "{:#?}",
-            catalog::database_name_uses(&mut *app).await.unwrap()
-        );
+        println!("{:#?}", catalog::database_name_uses(&mut *app).await.unwrap());
         println!("{:#?}", catalog::search_path_uses(&mut *app).await.unwrap());
-        println!(
-            "{:#?}",
-            catalog::hba_lines(&mut *admin, "app").await.unwrap()
-        );
+        println!("{:#?}", catalog::hba_lines(&mut *admin, "app").await.unwrap());
         println!("{:#?}", catalog::witness(&mut *app).await.unwrap());
     }
 }

@@ -35,36 +35,16 @@ pub struct Cluster {
 impl Cluster {
     /// Makes and starts a cluster; returns when it accepts connections.
     pub fn start(bin: &Path, settings: &[&str]) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let root = std::env::temp_dir().join(format!("pgm-{}-{number}", std::process::id()));
-        std::fs::create_dir(&root).expect("a folder for the cluster");
-        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).expect("its mode");
-        if let Some((uid, gid)) = server_user() {
-            chown(&root, Some(uid), Some(gid)).expect("its owner");
-        }
         let mut cluster = Self {
             bin: bin.to_owned(),
-            root,
+            root: folder(),
             server: None,
             settings: settings.iter().map(|&setting| setting.to_owned()).collect(),
         };
         let data = cluster.data();
         cluster.must(
             "initdb",
-            &[
-                "-D",
-                &data,
-                "-A",
-                "trust",
-                "-U",
-                "postgres",
-                "-E",
-                "UTF8",
-                "--locale=C.UTF-8",
-                "-N",
-                "--no-instructions",
-            ],
+            &["-D", &data, "-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-N", "--no-instructions"],
         );
         cluster.launch();
         cluster
@@ -74,15 +54,10 @@ impl Cluster {
     pub fn launch(&mut self) {
         let mut command = self.command("postgres");
         command.args(["-D", &self.data(), "-k", &self.root.to_string_lossy()]);
-        for setting in [
-            "listen_addresses=",
-            "fsync=off",
-            "max_prepared_transactions=10",
-            "wal_level=logical",
-            "autovacuum_naptime=1s",
-        ]
-        .into_iter()
-        .chain(self.settings.iter().map(String::as_str))
+        for setting in
+            ["listen_addresses=", "fsync=off", "max_prepared_transactions=10", "wal_level=logical", "autovacuum_naptime=1s"]
+                .into_iter()
+                .chain(self.settings.iter().map(String::as_str))
         {
             command.args(["-c", setting]);
         }
@@ -90,19 +65,8 @@ impl Cluster {
         command.stdout(Stdio::null()).stderr(log);
         self.server = Some(command.spawn().expect("the server starts"));
         let begin = Instant::now();
-        while !self
-            .run(
-                "psql",
-                &["-XAtc", "SELECT 1", "-h", &self.socket(), "-U", "postgres"],
-            )
-            .status
-            .success()
-        {
-            assert!(
-                begin.elapsed() < SOON,
-                "the server does not answer: {}",
-                self.log()
-            );
+        while !self.run("psql", &["-XAtc", "SELECT 1", "-h", &self.socket(), "-U", "postgres"]).status.success() {
+            assert!(begin.elapsed() < SOON, "the server does not answer: {}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -147,27 +111,18 @@ impl Cluster {
     pub fn major(&self) -> u32 {
         let output = self.run("postgres", &["--version"]);
         let text = String::from_utf8(output.stdout).expect("text");
-        pgmigration::postgres::versions::Version::from_tool(&text)
-            .expect("a version")
-            .major()
+        pgmigration::postgres::versions::Version::from_tool(&text).expect("a version").major()
     }
 
     /// Runs a tool of this version as the server's user.
     pub fn run(&self, tool: &str, arguments: &[&str]) -> Output {
-        self.command(tool)
-            .args(arguments)
-            .output()
-            .expect("the tool runs")
+        self.command(tool).args(arguments).output().expect("the tool runs")
     }
 
     /// Runs a tool that must succeed; returns what it printed.
     pub fn must(&self, tool: &str, arguments: &[&str]) -> String {
         let output = self.run(tool, arguments);
-        assert!(
-            output.status.success(),
-            "{tool} {arguments:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{tool} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("text")
     }
 
@@ -175,17 +130,7 @@ impl Cluster {
     pub fn sql(&self, database: &str, script: &str) -> String {
         let mut psql = self
             .command("psql")
-            .args([
-                "-XAtq",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-h",
-                &self.socket(),
-                "-U",
-                "postgres",
-                "-d",
-                database,
-            ])
+            .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-h", &self.socket(), "-U", "postgres", "-d", database])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -195,41 +140,39 @@ impl Cluster {
         stdin.write_all(script.as_bytes()).expect("psql reads");
         drop(stdin);
         let output = psql.wait_with_output().expect("psql ends");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout)
-            .expect("text")
-            .trim_end()
-            .to_owned()
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
+    }
+
+    /// Waits until SQL gives this answer.
+    pub async fn until(&self, database: &str, script: &str, answer: &str) {
+        let begin = Instant::now();
+        while self.sql(database, script) != answer {
+            assert!(begin.elapsed() < SOON, "{script} does not become {answer}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// A physical standby of this server, streaming from it.
+    pub fn standby(&self) -> Self {
+        let mut standby = Self { bin: self.bin.clone(), root: folder(), server: None, settings: self.settings.clone() };
+        self.must("pg_basebackup", &["-h", &self.socket(), "-U", "postgres", "-D", &standby.data(), "-R", "-c", "fast"]);
+        standby.launch();
+        standby
     }
 
     /// A carrier to this server.
     pub fn carrier(&self, user: &str) -> NetworkCarrier {
-        NetworkCarrier::new(
-            dial_socket(&self.root),
-            Tls::Disabled,
-            user,
-            None,
-            "pgmigration/test",
-        )
+        NetworkCarrier::new(dial_socket(&self.root), Tls::Disabled, user, None, "pgmigration/test")
     }
 
     /// A session as superuser.
     pub async fn session(&self, database: &str) -> Box<dyn Session> {
-        self.try_session("postgres", database)
-            .await
-            .expect("a session")
+        self.try_session("postgres", database).await.expect("a session")
     }
 
     /// A session, or why there is none.
-    pub async fn try_session(
-        &self,
-        user: &str,
-        database: &str,
-    ) -> Result<Box<dyn Session>, SqlError> {
+    pub async fn try_session(&self, user: &str, database: &str) -> Result<Box<dyn Session>, SqlError> {
         self.carrier(user).connect(database, SOON).await
     }
 
@@ -241,7 +184,8 @@ impl Cluster {
         let mut command = Command::new(self.bin.join(tool));
         command
             .current_dir(&self.root)
-            .env("PGOPTIONS", "-c client_min_messages=warning");
+            .env("PGOPTIONS", "-c client_min_messages=warning")
+            .env("PGAPPNAME", "pgmigration/test/psql");
         if let Some((uid, gid)) = server_user() {
             command.uid(uid).gid(gid);
         }
@@ -259,6 +203,19 @@ impl Drop for Cluster {
     }
 }
 
+/// A new empty folder of the server's user.
+fn folder() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let root = std::env::temp_dir().join(format!("pgm-{}-{number}", std::process::id()));
+    std::fs::create_dir(&root).expect("a folder for the cluster");
+    std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+    if let Some((uid, gid)) = server_user() {
+        chown(&root, Some(uid), Some(gid)).expect("its owner");
+    }
+    root
+}
+
 /// A [`Dial`] to the socket in a folder.
 pub fn dial_socket(folder: &Path) -> Dial {
     let path = folder.join(".s.PGSQL.5432");
@@ -271,11 +228,7 @@ pub fn dial_socket(folder: &Path) -> Dial {
 /// Servers refuse to run as root: then they run as the user `postgres`.
 fn server_user() -> Option<(u32, u32)> {
     let id = |flag: &str, user: &[&str]| -> u32 {
-        let output = Command::new("id")
-            .arg(flag)
-            .args(user)
-            .output()
-            .expect("id runs");
+        let output = Command::new("id").arg(flag).args(user).output().expect("id runs");
         let text = String::from_utf8(output.stdout).expect("text");
         text.trim().parse().expect("the user postgres exists")
     };

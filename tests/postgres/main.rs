@@ -2,5 +2,9 @@
 //! found (`PGM_PG_BIN`, a list like `PATH`; without it Debian's PostgreSQL 15).
 
 mod catalog;
+mod chop;
 mod cluster;
+mod fence;
 mod psql;
+mod publish;
+mod writers;

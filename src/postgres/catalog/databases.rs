@@ -126,7 +126,8 @@ pub struct DatabaseSettings {
     pub acl_text: Option<Vec<String>>,
     /// The access list, item by item; the built-in default written out when there is none. At most 2,000 items.
     pub acl: Vec<AclItem>,
-    /// `ALTER DATABASE ... SET` and `ALTER ROLE ... IN DATABASE ... SET`. At most 2,000.
+    /// `ALTER DATABASE ... SET` first, then `ALTER ROLE ... IN DATABASE ... SET` by role, each in the order of the catalog.
+    /// At most 2,000.
     pub settings: Vec<RoleSetting>,
 }
 
@@ -153,10 +154,10 @@ SELECT pg_catalog.jsonb_build_object(
     FROM pg_catalog.aclexplode(coalesce(d.datacl, pg_catalog.acldefault('d', d.datdba))) AS a
     LEFT JOIN pg_catalog.pg_roles AS g ON g.oid = a.grantor
     LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = a.grantee LIMIT 2000) AS x),
-  'settings', (SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.item::text), '[]') FROM (
-    SELECT pg_catalog.jsonb_build_object('role', CASE WHEN s.setrole <> 0 THEN coalesce(r.rolname, s.setrole::text) END,
+  'settings', (SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.role NULLS FIRST, x.place), '[]') FROM (
+    SELECT r.rolname AS role, u.place, pg_catalog.jsonb_build_object('role', CASE WHEN s.setrole <> 0 THEN coalesce(r.rolname, s.setrole::text) END,
       'setting', u.setting) AS item
-    FROM pg_catalog.pg_db_role_setting AS s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) AS u(setting)
+    FROM pg_catalog.pg_db_role_setting AS s CROSS JOIN LATERAL pg_catalog.unnest(s.setconfig) WITH ORDINALITY AS u(setting, place)
     LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.setrole
     WHERE s.setdatabase = d.oid LIMIT 2000) AS x))
 FROM pg_catalog.pg_database AS d WHERE d.oid = $1::int8::oid";
