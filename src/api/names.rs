@@ -48,51 +48,9 @@ impl Names {
         self.uid.chars().filter(char::is_ascii_hexdigit).take(n).collect()
     }
 
-    /// `<first 40 bytes>_<12 hex of the UID><role letter>`: at most 54 bytes, whole characters.
-    fn database(&self, base: &str, role: char) -> String {
-        let mut end = base.len().min(40);
-        while !base.is_char_boundary(end) {
-            end -= 1;
-        }
-        format!("{}_{}{role}", &base[..end], self.hex(12))
-    }
-
-    /// Name of the source database while it is fenced.
-    pub fn fenced(&self, database: &str) -> String {
-        self.database(database, 'f')
-    }
-
-    /// Name of the tombstone while it does not stand in the source's place.
-    pub fn tombstone(&self, database: &str) -> String {
-        self.database(database, 't')
-    }
-
-    /// Name of the copy before it is published.
-    pub fn staging(&self, database: &str) -> String {
-        self.database(database, 's')
-    }
-
-    /// Name of a former target database after the copy took its place.
-    pub fn set_aside(&self, database: &str) -> String {
-        self.database(database, 'a')
-    }
-
-    /// Folder of this object in the bucket, without a slash at its end.
-    pub fn archive_folder(&self, prefix: &str) -> String {
-        let prefix = prefix.trim_matches('/');
-        let own = format!("{}/{}/{}", self.namespace, self.name, self.uid8());
-        if prefix.is_empty() { own } else { format!("{prefix}/{own}") }
-    }
-
-    /// Key of the dump of `database` in the run that began at `stamp`.
-    pub fn archive_key(&self, prefix: &str, database: &str, stamp: &str) -> String {
-        let safe = percent_encoding::utf8_percent_encode(database, percent_encoding::NON_ALPHANUMERIC).to_string();
-        format!("{}/{safe}_{stamp}.dump", self.archive_folder(prefix))
-    }
-
     /// Name of a schema job's Job.
-    pub fn schema_job(&self, name: &str, run: i64, attempt: i64) -> String {
-        format!("pgmig-{}-{name}-{run}-{attempt}", self.uid8())
+    pub fn schema_job(&self, name: &str, attempt: i64) -> String {
+        format!("pgmig-{}-{name}-{attempt}", self.uid8())
     }
 
     /// Name of the Secret that keeps previous values of re-pointed settings.

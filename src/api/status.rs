@@ -319,6 +319,9 @@ pub struct Quiesced {
     /// Whether a CronJob was suspended before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<bool>,
+    /// True once it was asked to stop.
+    #[serde(default)]
+    pub requested: bool,
     /// True once no pod of it was left.
     #[serde(default)]
     pub stopped: bool,
@@ -369,6 +372,9 @@ pub struct Transfer {
     pub operation: String,
     /// Name of its Job.
     pub job: String,
+    /// True once the Job was made.
+    #[serde(default)]
+    pub started: bool,
     /// Bytes moved so far.
     #[serde(default)]
     pub bytes_done: i64,
@@ -414,12 +420,18 @@ pub struct ArchiveStatus {
 pub struct Staging {
     /// Name of the staging database.
     pub database: String,
+    /// The attempt that it was made for.
+    #[serde(default)]
+    pub attempt: i64,
     /// Its object id, once it was made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oid: Option<i64>,
     /// Entries of the archive that only a superuser could restore and that were left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_restored: Vec<String>,
+    /// How many such entries there are in all.
+    #[serde(default)]
+    pub not_restored_total: i64,
 }
 
 /// The verdict.
@@ -441,6 +453,9 @@ pub struct Verification {
     /// Key of the per-table document in the bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report_key: Option<String>,
+    /// True when something wrote on the source's server meanwhile, so that the comparison had to be made once more.
+    #[serde(default)]
+    pub moved: bool,
     /// True once the source was seen unchanged after the comparison.
     #[serde(default)]
     pub witnessed: bool,
@@ -466,7 +481,10 @@ pub struct Publication {
 pub struct Repointed {
     /// Secret in the target's namespace that keeps the previous values.
     pub previous_values: String,
-    /// How many of spec.target.application.repoint were written, in order.
+    /// How many of spec.target.application.repoint were begun, in order: recorded before each write.
+    #[serde(default)]
+    pub begun: i64,
+    /// How many of them were written.
     #[serde(default)]
     pub written: i64,
 }
@@ -479,6 +497,9 @@ pub struct SchemaJobStatus {
     pub name: String,
     /// Name of the Job.
     pub job: String,
+    /// True once the Job was made.
+    #[serde(default)]
+    pub created: bool,
     /// True once it ended well.
     #[serde(default)]
     pub succeeded: bool,

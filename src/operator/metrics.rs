@@ -66,6 +66,7 @@ pub struct Metrics {
     leader: Gauge,
     reconciles: Histogram,
     errors: Family<ByClass, Counter>,
+    failures: Family<ByClass, Counter>,
     steps: Family<ByStep, Histogram, fn() -> Histogram>,
     moved: Family<ByOperation, Counter<u64, AtomicU64>>,
     phases: Family<ByObject, Gauge>,
@@ -79,7 +80,8 @@ impl Metrics {
         // From 1 s to 36 h: a step may carry terabytes.
         let steps: Family<ByStep, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 2.0, 18)));
-        let (leader, errors, moved, phases) = (Gauge::default(), Family::default(), Family::default(), Family::default());
+        let (leader, errors, failures, moved, phases) =
+            (Gauge::default(), Family::default(), Family::default(), Family::default(), Family::default());
 
         let mut registry = Registry::with_prefix("pgmigration");
         registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
@@ -91,10 +93,11 @@ impl Metrics {
             reconciles.clone(),
         );
         registry.register("reconcile_errors", "Reconciles that ended in an error, by who has to act", errors.clone());
+        registry.register("step_failures", "Failed calls of steps, by who has to act", failures.clone());
         registry.register_with_unit("step_duration", "Duration of finished steps", Unit::Seconds, steps.clone());
         registry.register_with_unit("moved", "Bytes that movers have moved", Unit::Bytes, moved.clone());
         registry.register("phase", "1 for the phase that a PostgresMigration is in", phases.clone());
-        Self { registry, leader, reconciles, errors, steps, moved, phases }
+        Self { registry, leader, reconciles, errors, failures, steps, moved, phases }
     }
 
     /// This process holds the lease. It ends with it, so there is no way back.
@@ -108,6 +111,11 @@ impl Metrics {
         if let Some(class) = error {
             self.errors.get_or_create(&ByClass { class: Word(class) }).inc();
         }
+    }
+
+    /// A step failed; whether it is tried again is another matter.
+    pub fn failed(&self, class: ErrorClass) {
+        self.failures.get_or_create(&ByClass { class: Word(class) }).inc();
     }
 
     /// A step is done.

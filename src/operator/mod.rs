@@ -8,6 +8,7 @@ pub mod controller;
 pub mod health;
 pub mod leader;
 pub mod metrics;
+pub mod reconcile;
 pub mod telemetry;
 
 use std::io;

@@ -8,6 +8,7 @@ pub mod itinerary;
 pub mod operation;
 pub mod record;
 pub mod summary;
+pub mod template;
 
 #[cfg(test)]
 mod simulation;

@@ -7,7 +7,7 @@ use super::failure::{self, Failure, Remedy};
 use super::itinerary::leg_of;
 use crate::api::conditions::reasons;
 use crate::api::{
-    Hold, Mode, Outcome, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState, StepStatus, Undo, UndoCause,
+    Finding, Hold, Mode, Outcome, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState, StepStatus, Undo, UndoCause,
 };
 
 /// What one call of a step came to.
@@ -28,12 +28,13 @@ pub enum Advance {
     NextAttempt(Failure),
 }
 
-/// A new run: everything that the last one found is forgotten, but for its number.
+/// A new run: everything that the last one found is forgotten, but for its number. One that changed nothing does not count.
 pub fn begin_run(status: &mut PostgresMigrationStatus, spec: &PostgresMigrationSpec, generation: i64) {
     let conditions = std::mem::take(&mut status.conditions);
+    let counts = status.run == 0 || status.start_time.is_some();
     *status = PostgresMigrationStatus {
         conditions,
-        run: status.run + 1,
+        run: status.run + i64::from(counts),
         observed_retry: spec.retry.unwrap_or(0).max(status.observed_retry),
         observed_generation: Some(generation),
         ..PostgresMigrationStatus::default()
@@ -119,7 +120,7 @@ pub fn advanced(
         Advance::NextAttempt(failure) => {
             if e.attempt >= leg_of(step).attempts {
                 let message = format!("{} (attempt {} of {})", failure.message, e.attempt, leg_of(step).attempts);
-                return Some(failed(status, step, &Failure::terminal(failure.reason, message), now));
+                return Some(failed(status, spec.mode, step, &Failure::terminal(failure.reason, message), now));
             }
             e.attempt += 1;
             e.message = Some(bounded(&format!("attempt {}: the last one ended with {failure}", e.attempt)));
@@ -129,7 +130,13 @@ pub fn advanced(
 }
 
 /// Takes a failure of `step` on its way forward and says what is done about it.
-pub fn failed(status: &mut PostgresMigrationStatus, step: StepName, failure: &Failure, now: Timestamp) -> Remedy {
+pub fn failed(
+    status: &mut PostgresMigrationStatus,
+    mode: Mode,
+    step: StepName,
+    failure: &Failure,
+    now: Timestamp,
+) -> Remedy {
     let e = entry(status, step);
     e.failures += 1;
     e.failing_since.get_or_insert(Time(now));
@@ -138,13 +145,29 @@ pub fn failed(status: &mut PostgresMigrationStatus, step: StepName, failure: &Fa
     let remedy = failure::remedy(status, step, &e, failure, now);
     match remedy {
         Remedy::TryAgain(_) => {}
-        Remedy::Refuse => end(status, Outcome::Failed, now),
+        Remedy::Refuse => {
+            if status.blockers.is_empty() {
+                status.blockers.push(finding(failure));
+            }
+            if mode == Mode::Migrate {
+                end(status, Outcome::Failed, now);
+            }
+        }
         Remedy::Undo => begin_undo(status, UndoCause::Failure, failure.reason, &failure.message, now),
         Remedy::Hold => {
             status.hold = Some(Hold { step, reason: failure.reason.into(), message: bounded(&failure.message) });
         }
     }
     remedy
+}
+
+/// A failure as a finding: messages that name a place in the spec begin with it.
+fn finding(failure: &Failure) -> Finding {
+    let (path, message) = match failure.message.split_once(": ") {
+        Some((path, rest)) if path.starts_with("spec.") && !path.contains(' ') => (path, rest),
+        _ => ("spec", failure.message.as_str()),
+    };
+    Finding { reason: failure.reason.into(), path: path.into(), message: bounded(message) }
 }
 
 /// A person raised `spec.retry` for a held step: its next attempt begins.

@@ -177,7 +177,7 @@ impl Life {
                             record::advanced(&mut self.status, &self.spec, step, a, now);
                         }
                         Err(f) => {
-                            record::failed(&mut self.status, step, &f, now);
+                            record::failed(&mut self.status, self.spec.mode, step, &f, now);
                         }
                     }
                 }

@@ -1,1 +1,75 @@
-//! steps
+//! The runbook, one file a step: what the step does to the world, how it finds out whether that happened, how it is undone.
+//!
+//! A step is called again and again until it says `Done`. Each call performs at most one effect; before an effect its intent
+//! stands in the status, after it the evidence. A step that finds its effect already there does not repeat it: this is how a
+//! crash is survived. The judgement of what comes next is not here but in `plan`.
+
+mod context;
+
+pub use context::{Context, Installation};
+
+use crate::api::StepName;
+use crate::plan::Failure;
+use crate::plan::record::Advance;
+
+mod s01_pin;
+mod s02_preflight;
+mod s03_quiesce;
+mod s04_fence;
+mod s05_dump;
+mod s06_verify_archive;
+mod s07_restore;
+mod s08_compare;
+mod s09_analyze;
+mod s10_witness;
+mod s11_publish;
+mod s12_repoint;
+mod s13_schema_job;
+mod s14_resume;
+mod s15_keep;
+mod transfer;
+
+/// Goes on with `step`.
+///
+/// # Errors
+/// What went wrong, with its class: `plan::failure` decides what is done about it. The status may have been changed before.
+pub async fn run(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    match step {
+        StepName::Pin => s01_pin::run(cx).await,
+        StepName::Preflight => s02_preflight::run(cx).await,
+        StepName::Quiesce => s03_quiesce::run(cx).await,
+        StepName::Fence => s04_fence::run(cx).await,
+        StepName::Dump => s05_dump::run(cx).await,
+        StepName::VerifyArchive => s06_verify_archive::run(cx).await,
+        StepName::Restore => s07_restore::run(cx).await,
+        StepName::Compare => s08_compare::run(cx).await,
+        StepName::Analyze => s09_analyze::run(cx).await,
+        StepName::Witness => s10_witness::run(cx).await,
+        StepName::Publish => s11_publish::run(cx).await,
+        StepName::Repoint => s12_repoint::run(cx).await,
+        StepName::SchemaJob => s13_schema_job::run(cx).await,
+        StepName::Resume => s14_resume::run(cx).await,
+        StepName::Keep => s15_keep::run(cx).await,
+    }
+}
+
+/// Goes on undoing `step`. Steps without effects have nothing to undo and are never asked.
+///
+/// # Errors
+/// As [`run`]; an undo is tried again for as long as it takes.
+pub async fn undo(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    match step {
+        StepName::Pin | StepName::Preflight | StepName::Witness | StepName::Keep => Ok(Advance::Done),
+        StepName::Quiesce => s03_quiesce::undo(cx).await,
+        StepName::Fence => s04_fence::undo(cx).await,
+        StepName::Dump => s05_dump::undo(cx).await,
+        StepName::VerifyArchive => s06_verify_archive::undo(cx).await,
+        StepName::Restore => s07_restore::undo(cx).await,
+        StepName::Compare => s08_compare::undo(cx).await,
+        StepName::Analyze => s09_analyze::undo(cx).await,
+        StepName::Publish => s11_publish::undo(cx).await,
+        StepName::Repoint => s12_repoint::undo(cx).await,
+        StepName::SchemaJob => s13_schema_job::undo(cx).await,
+        StepName::Resume => s14_resume::undo(cx).await,
+    }
+}

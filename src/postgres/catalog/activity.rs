@@ -93,6 +93,17 @@ SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.pid), '[]') FROM (
   FROM pg_catalog.pg_stat_progress_create_index AS p
   WHERE p.datid = $1::int8::oid AND (p.command IS NULL OR p.command LIKE '%CONCURRENTLY') ORDER BY p.pid LIMIT 100) AS x";
 
+/// Ends the sessions whose `application_name` begins with `tag`, in all databases, but for the asking one. Returns how many
+/// there were: a process may need a moment to end, so ask again until there is none.
+pub async fn end_tagged_sessions(session: &mut dyn Session, tag: &str) -> Result<u64, SqlError> {
+    ask(session, &Question::new("end tagged sessions", END_TAGGED).with(tag)).await
+}
+
+const END_TAGGED: &str = r"
+SELECT pg_catalog.to_jsonb(count(pg_catalog.pg_terminate_backend(a.pid)))
+FROM pg_catalog.pg_stat_activity AS a
+WHERE a.pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(a.application_name, $1::text)";
+
 /// A transaction that no session holds any more, but that can still be committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreparedTransaction {

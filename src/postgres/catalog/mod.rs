@@ -20,7 +20,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 pub use activity::{
-    ForeignSession, IndexBuild, PreparedTransaction, Sessions, index_builds, prepared_transactions,
+    ForeignSession, IndexBuild, PreparedTransaction, Sessions, end_tagged_sessions, index_builds, prepared_transactions,
     sessions,
 };
 pub use alembic::{AlembicVersions, alembic_versions};

@@ -1,0 +1,184 @@
+//! Close the source database to everyone else.
+//!
+//! Effect: the swap fence (the database is renamed away and a refusing tombstone takes its name, in one transaction, from
+//! sessions opened beforehand), or the layered one where renaming is not allowed. Originals are recorded before. Probe: the
+//! catalogs, by OID. Undo: the same transaction backwards. The fence stays after success.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::context::{Context, SHORT, sql};
+use crate::api::conditions::reasons;
+use crate::api::{Fence, FenceKind, FenceMethod, Side};
+use crate::plan::Failure;
+use crate::plan::operation::session_tag_prefix;
+use crate::plan::record::Advance;
+use crate::postgres::admin::AdminSessions;
+use crate::postgres::carrier::Carrier;
+use crate::postgres::fence::{self, FenceNames, FenceState};
+use crate::postgres::swap::SwapError;
+use crate::postgres::catalog;
+
+/// Deadline of each single thing that the fence does.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The name that the source database has at this moment.
+pub fn current_name(cx: &Context<'_>) -> String {
+    let name = &cx.database().name;
+    match &cx.status.fence {
+        Some(f) if f.closed && f.method == FenceKind::Swap => FenceNames::derive(name, cx.names.uid()).fenced,
+        Some(_) | None => name.clone(),
+    }
+}
+
+/// A failure of the swap in words.
+pub fn swap(side: Side, reason: &'static str, e: &SwapError) -> Failure {
+    match e {
+        SwapError::Sql(e) => sql(side, e),
+        SwapError::Blocked { .. } => Failure::needs_human(reason, format!("{}: {e}", super::context::path(side))),
+        SwapError::Unexpected(_) => Failure::terminal(reason, format!("{}: {e}", super::context::path(side))),
+    }
+}
+
+/// Admin sessions on `side`, held until the call ends.
+pub async fn admins(cx: &mut Context<'_>, side: Side, what: &str) -> Result<AdminSessions, Failure> {
+    let carrier: Arc<dyn Carrier> = Arc::new(cx.carrier(side, what).await?);
+    AdminSessions::open(carrier, "postgres", SHORT).await.map_err(|e| sql(side, &e))
+}
+
+fn lost() -> Failure {
+    Failure::terminal(reasons::FENCE_FAILED, "the status lost what the fence was made of: lift it by hand, see the runbook")
+}
+
+fn text<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|e| Failure::terminal(reasons::FENCE_FAILED, e.to_string()))
+}
+
+pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    let Some(known) = cx.status.fence.clone() else {
+        let mut admins = admins(cx, Side::Source, "fence").await?;
+        let recorded = plan(cx, &mut admins).await;
+        admins.close().await;
+        cx.status.fence = Some(recorded?);
+        return Ok(Advance::Again);
+    };
+    let mut admins = admins(cx, Side::Source, "fence").await?;
+    let closed = match known.method {
+        FenceKind::Swap => close_by_swap(cx, &mut admins, &known).await,
+        FenceKind::Layered => Err(not_yet()),
+    };
+    admins.close().await;
+    closed?;
+    if let Some(f) = &mut cx.status.fence {
+        f.closed = true;
+    }
+    let witness = witness(cx).await?;
+    if let Some(f) = &mut cx.status.fence {
+        f.witness = Some(witness);
+    }
+    Ok(Advance::Done)
+}
+
+/// The witness of the closed database, taken from inside it.
+pub async fn witness(cx: &mut Context<'_>) -> Result<String, Failure> {
+    let name = current_name(cx);
+    let mut session = cx.session(Side::Source, &name, "witness").await?;
+    let witness = catalog::witness(session.as_mut()).await.map_err(|e| sql(Side::Source, &e));
+    session.close().await;
+    text(&witness?)
+}
+
+async fn plan(cx: &Context<'_>, admins: &mut AdminSessions) -> Result<Fence, Failure> {
+    let name = cx.database().name.clone();
+    let server = async { catalog::server(admins.session().await?).await }.await.map_err(|e| sql(Side::Source, &e))?;
+    let may_rename = server.superuser || server.createdb;
+    let method = match cx.spec().source.fence {
+        FenceMethod::Swap => FenceKind::Swap,
+        FenceMethod::Layered => FenceKind::Layered,
+        FenceMethod::Auto if may_rename => FenceKind::Swap,
+        FenceMethod::Auto => FenceKind::Layered,
+    };
+    let unexpected = |e: &SwapError| swap(Side::Source, reasons::FENCE_FAILED, e);
+    let originals = match method {
+        FenceKind::Swap => {
+            let found = fence::originals(admins, &name).await.map_err(|e| unexpected(&e))?;
+            let comment = format!(
+                "Moved by PostgresMigration {}/{} to {}:{}. The data is kept, unchanged, under another name on this server.",
+                cx.home(),
+                cx.object.metadata.name.as_deref().unwrap_or_default(),
+                cx.spec().target.endpoint.host,
+                cx.spec().target.endpoint.port
+            );
+            text(&fence::Fence { names: FenceNames::derive(&name, cx.names.uid()), originals: found, comment })?
+        }
+        FenceKind::Layered => return Err(not_yet()),
+    };
+    Ok(Fence { method, originals, closed: false, witness: None })
+}
+
+fn swap_fence(known: &Fence) -> Result<fence::Fence, Failure> {
+    serde_json::from_str(&known.originals).map_err(|_| lost())
+}
+
+async fn close_by_swap(cx: &mut Context<'_>, admins: &mut AdminSessions, known: &Fence) -> Result<(), Failure> {
+    let fence = swap_fence(known)?;
+    let failed = |e: SwapError| swap(Side::Source, reasons::FENCE_FAILED, &e);
+    let state = fence.state(admins).await.map_err(|e| sql(Side::Source, &e))?;
+    if !fence.originals.subscriptions.is_empty() && matches!(state, FenceState::Open { .. }) {
+        let mut inside = cx.session(Side::Source, &fence.names.database, "fence").await?;
+        let disabled = fence.disable_subscriptions(inside.as_mut(), DEADLINE).await.map_err(failed);
+        inside.close().await;
+        disabled?;
+    }
+    fence.raise(admins, DEADLINE).await.map_err(failed)?;
+    fence.wait_for_standbys(admins, DEADLINE).await.map_err(failed)?;
+    tight(cx, admins, known).await
+}
+
+fn not_yet() -> Failure {
+    Failure::needs_human(
+        reasons::FENCE_NOT_POSSIBLE,
+        "spec.source.fence: the layered fence is not supported yet: give the admin role the right to rename the database",
+    )
+}
+
+/// Fails unless the fence is tight at this moment: no foreign session, no worker of a subscription, tombstone untouched, same
+/// server and timeline.
+pub async fn tight(cx: &Context<'_>, admins: &mut AdminSessions, known: &Fence) -> Result<(), Failure> {
+    let ours = session_tag_prefix(cx.names.uid());
+    let leaks = match known.method {
+        FenceKind::Swap => {
+            let fence = swap_fence(known)?;
+            let evidence = fence.evidence(admins, &ours).await.map_err(|e| sql(Side::Source, &e))?;
+            evidence.leaks(&fence.originals)
+        }
+        FenceKind::Layered => return Err(not_yet()),
+    };
+    if leaks.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::transient(reasons::FENCE_FAILED, format!("the source is not closed: {}", leaks.join("; "))))
+}
+
+pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    let Some(known) = cx.status.fence.clone() else { return Ok(Advance::Done) };
+    let mut admins = admins(cx, Side::Source, "unfence").await?;
+    let failed = |e: SwapError| swap(Side::Source, reasons::FENCE_FAILED, &e);
+    let opened = match known.method {
+        FenceKind::Swap => swap_fence(&known)?.lift(&mut admins, DEADLINE).await.map_err(failed),
+        FenceKind::Layered => Ok(()),
+    };
+    admins.close().await;
+    opened?;
+    if known.method == FenceKind::Swap {
+        let fence = swap_fence(&known)?;
+        if !fence.originals.subscriptions.is_empty() {
+            let mut inside = cx.session(Side::Source, &fence.names.database, "unfence").await?;
+            let enabled = fence.enable_subscriptions(inside.as_mut(), DEADLINE).await.map_err(|e| sql(Side::Source, &e));
+            inside.close().await;
+            enabled?;
+        }
+    }
+    cx.status.fence = None;
+    Ok(Advance::Done)
+}

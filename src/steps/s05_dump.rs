@@ -1,0 +1,80 @@
+//! Dump the fenced source into the bucket.
+//!
+//! Effect: one mover Job that execs pg_dump in the source's own container and streams it into one object.
+//! Probe: the Job's verdict; a new attempt finds a finished object by its manifest. Undo: end the mover and what it started
+//! in the pod, abort its uploads, delete what this run wrote into the bucket.
+
+use super::context::{Context, archive, sql};
+use super::transfer::{Moved, drive, end_movers};
+use crate::api::conditions::reasons;
+use crate::api::{ArchiveStatus, Side, StepName};
+use crate::archive::keys;
+use crate::plan::Failure;
+use crate::plan::operation::{DumpTask, Task, session_tag_prefix};
+use crate::plan::record::Advance;
+use crate::postgres::catalog;
+
+pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    let Some(pinned) = cx.status.pinned.clone() else {
+        return Err(Failure::terminal(reasons::UNKNOWN, "the status lost what both ends were"));
+    };
+    let database = cx.database().name.clone();
+    let Some(planned) = cx.status.archive.clone() else {
+        let key = keys::archive(&cx.run_prefix(), &database, &pinned.stamp);
+        cx.status.archive =
+            Some(ArchiveStatus { bucket: cx.spec().archive.s3.bucket.clone(), key, ..ArchiveStatus::default() });
+        return Ok(Advance::Again);
+    };
+    let task = Task::Dump(DumpTask {
+        source: cx.database_end(Side::Source, &super::s04_fence::current_name(cx))?,
+        reader: Some(cx.database_end(Side::Target, "postgres")?),
+        archive: cx.archive_end(&planned.key),
+        database,
+        run: pinned.stamp,
+        estimated_bytes: u64::try_from(pinned.database_bytes).unwrap_or(0),
+    });
+    match drive(cx, StepName::Dump, task).await? {
+        Moved::Not(advance) => Ok(advance),
+        Moved::Done(verdict) => {
+            let (Some(bytes), Some(sha256)) = (verdict.bytes, verdict.sha256.clone()) else {
+                return Err(Failure::terminal(reasons::DUMP_FAILED, "the mover did not say what it uploaded"));
+            };
+            cx.status.archive =
+                Some(ArchiveStatus { bytes: i64::try_from(bytes).ok(), sha256: Some(sha256), ..planned });
+            Ok(Advance::Done)
+        }
+    }
+}
+
+pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    if let Some(wait) = end_movers(cx).await? {
+        return Ok(wait);
+    }
+    if cx.status.pinned.is_some() {
+        let tag = session_tag_prefix(cx.names.uid());
+        for side in [Side::Source, Side::Target] {
+            // The operator's own sessions carry the same tag and are left alone: they are not a mover's.
+            let mut session = cx.session(side, "postgres", "undo").await?;
+            let left = catalog::end_tagged_sessions(session.as_mut(), &tag).await.map_err(|e| sql(side, &e))?;
+            session.close().await;
+            if left > 0 {
+                return Ok(Advance::Wait { seconds: 1, message: format!("{left} sessions of movers are ending") });
+            }
+        }
+    }
+    let Some(planned) = cx.status.archive.clone() else { return Ok(Advance::Done) };
+    let bucket = cx.bucket().await?;
+    bucket.abort_orphans(&cx.run_prefix()).await.map_err(|e| archive(&e))?;
+    // The manifest first: what has no manifest does not exist.
+    let prefix = cx.run_prefix();
+    let beside = planned.key.trim_end_matches(".dump").to_owned();
+    let mut doomed: Vec<String> = vec![keys::run_manifest(&prefix), keys::manifest(&planned.key)];
+    doomed.extend(
+        bucket.list(&prefix).await.map_err(|e| archive(&e))?.into_iter().map(|o| o.key).filter(|k| k.starts_with(&beside)),
+    );
+    for key in doomed {
+        bucket.delete(&key).await.map_err(|e| archive(&e))?;
+    }
+    cx.status.archive = None;
+    Ok(Advance::Done)
+}

@@ -1,0 +1,45 @@
+//! Read the dump back from the bucket and seal the run.
+//!
+//! Effect: a mover Job reads the whole object, compares length and SHA-256 with what the dump said, then writes the run's
+//! manifest, create-only and last of all. Undo: with the dump's.
+
+use super::context::Context;
+use super::transfer::{Moved, drive};
+use crate::api::conditions::reasons;
+use crate::api::StepName;
+use crate::archive::keys;
+use crate::plan::Failure;
+use crate::plan::operation::{Task, VerifyTask};
+use crate::plan::record::Advance;
+
+pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    let (Some(archive), Some(pinned)) = (cx.status.archive.clone(), cx.status.pinned.clone()) else {
+        return Err(Failure::terminal(reasons::ARCHIVE_DAMAGED, "the status lost the archive's key"));
+    };
+    let task = Task::Verify(VerifyTask {
+        archive: cx.archive_end(&archive.key),
+        keys: vec![archive.key.clone()],
+        run: pinned.stamp,
+        run_manifest_key: keys::run_manifest(&cx.run_prefix()),
+    });
+    match drive(cx, StepName::VerifyArchive, task).await? {
+        Moved::Not(advance) => Ok(advance),
+        Moved::Done(verdict) => {
+            let same = verdict.bytes.and_then(|b| i64::try_from(b).ok()) == archive.bytes && verdict.sha256 == archive.sha256;
+            if !same {
+                return Err(Failure::terminal(
+                    reasons::ARCHIVE_DAMAGED,
+                    format!("{}/{} was read back as {:?} bytes with SHA-256 {:?}", archive.bucket, archive.key, verdict.bytes, verdict.sha256),
+                ));
+            }
+            if let Some(a) = &mut cx.status.archive {
+                a.sealed = true;
+            }
+            Ok(Advance::Done)
+        }
+    }
+}
+
+pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    Ok(super::transfer::end_movers(cx).await?.unwrap_or(Advance::Done))
+}

@@ -1,0 +1,111 @@
+//! Restore the dump beside the target database, under a staging name.
+//!
+//! Effects: the staging database (from template0, with the source's encoding and locale, owned by the owner), then one mover
+//! Job per attempt; each new attempt begins with a fresh staging database. Probe: `pg_database` by name, the Job's verdict.
+//! Undo: end the mover, drop the staging database. Nothing that an application can see is touched.
+
+use super::context::{Context, sql};
+use super::s04_fence::{DEADLINE, admins, current_name, swap};
+use super::transfer::{Moved, drive, end_movers};
+use crate::api::conditions::reasons;
+use crate::api::{Side, Staging, StepName};
+use crate::plan::Failure;
+use crate::plan::operation::{OwnerLogin, RestoreTask, SecretKey, Task, session_tag_prefix};
+use crate::plan::record::{self, Advance};
+use crate::postgres::names::{DerivedRole, derived_name};
+use crate::postgres::{catalog, staging};
+
+pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    let attempt = cx.attempt(StepName::Restore);
+    let name = derived_name(cx.database().target_name(), cx.names.uid(), DerivedRole::Staging);
+    let Some(archive) = cx.status.archive.clone().filter(|a| a.sealed) else {
+        return Err(Failure::terminal(reasons::ARCHIVE_DAMAGED, "the archive is not sealed"));
+    };
+    let made = cx.status.staging.as_ref().filter(|s| s.attempt == attempt);
+    match made {
+        // The intent: whatever stands under the staging name belongs to an earlier attempt and is dropped.
+        None => {
+            cx.status.staging = Some(Staging { database: name, attempt, ..Staging::default() });
+            Ok(Advance::Again)
+        }
+        Some(s) if s.oid.is_none() => make_staging(cx, &name).await,
+        Some(_) => {
+            let owner = cx.database().owner.clone();
+            let task = Task::Restore(RestoreTask {
+                archive: cx.archive_end(&archive.key),
+                target: cx.database_end(Side::Target, &name)?,
+                owner: OwnerLogin {
+                    role: owner.name,
+                    password_secret: Some(SecretKey { name: owner.password_secret_ref.name, key: owner.password_secret_ref.key }),
+                },
+            });
+            match drive(cx, StepName::Restore, task).await? {
+                Moved::Not(advance) => Ok(advance),
+                Moved::Done(verdict) => {
+                    if let Some(s) = &mut cx.status.staging {
+                        s.not_restored = verdict.not_restored.iter().take(20).map(|t| record::bounded(t)).collect();
+                        s.not_restored_total = i64::try_from(verdict.not_restored_total).unwrap_or(i64::MAX);
+                    }
+                    Ok(Advance::Done)
+                }
+            }
+        }
+    }
+}
+
+async fn make_staging(cx: &mut Context<'_>, name: &str) -> Result<Advance, Failure> {
+    if let Some(wait) = drop_staging(cx, name).await? {
+        return Ok(wait);
+    }
+    let failed = |e| swap(Side::Target, reasons::RESTORE_FAILED, &e);
+    let current = current_name(cx);
+    let mut source = admins(cx, Side::Source, "restore").await?;
+    let dress = staging::dress_of(&mut source, &current).await.map_err(|e| swap(Side::Source, reasons::SOURCE_CHANGED, &e));
+    source.close().await;
+    let (model, _) = dress?;
+    let owner = cx.database().owner.name.clone();
+    let mut target = admins(cx, Side::Target, "restore").await?;
+    let oid = staging::create_staging(&mut target, name, &owner, &model, DEADLINE).await.map_err(failed);
+    target.close().await;
+    let oid = oid?;
+    if let Some(s) = &mut cx.status.staging {
+        s.oid = Some(i64::from(oid));
+    }
+    Ok(Advance::Again)
+}
+
+/// Drops the staging database, if it is there. `None` when it is gone.
+async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance>, Failure> {
+    let mut session = cx.session(Side::Target, "postgres", "restore").await?;
+    let tag = session_tag_prefix(cx.names.uid());
+    let ended = catalog::end_tagged_sessions(session.as_mut(), &tag).await;
+    let found = catalog::database(session.as_mut(), name).await;
+    session.close().await;
+    let left = ended.map_err(|e| sql(Side::Target, &e))?;
+    if left > 0 {
+        return Ok(Some(Advance::Wait { seconds: 1, message: format!("{left} sessions of an earlier attempt are ending") }));
+    }
+    let Some(found) = found.map_err(|e| sql(Side::Target, &e))? else { return Ok(None) };
+    let mut target = admins(cx, Side::Target, "restore").await?;
+    let dropped = staging::drop_database(&mut target, name, found.oid, DEADLINE)
+        .await
+        .map_err(|e| swap(Side::Target, reasons::RESTORE_FAILED, &e));
+    target.close().await;
+    dropped?;
+    Ok(None)
+}
+
+pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    if let Some(wait) = end_movers(cx).await? {
+        return Ok(wait);
+    }
+    if cx.status.staging.is_none() {
+        return Ok(Advance::Done);
+    }
+    let name = derived_name(cx.database().target_name(), cx.names.uid(), DerivedRole::Staging);
+    if let Some(wait) = drop_staging(cx, &name).await? {
+        return Ok(wait);
+    }
+    cx.status.staging = None;
+    Ok(Advance::Done)
+}

@@ -1,0 +1,119 @@
+//! Give the copy its final name: the same swap as the fence, on the target. Nothing was visible to applications before.
+//!
+//! Effects: settings of the database that a dump does not carry, then the renaming in one transaction. OIDs are recorded
+//! before. Probe: the catalogs, by OID. Undo: the same transaction backwards. A database that had the name is set aside,
+//! never dropped.
+
+use super::context::{Context, sql};
+use super::s04_fence::{self as fence, DEADLINE, admins, swap};
+use crate::api::conditions::reasons;
+use crate::api::{ExistingTarget, Publication, Side};
+use crate::plan::Failure;
+use crate::plan::record::{self, Advance};
+use crate::postgres::catalog;
+use crate::postgres::publish::{self, PublishNames, PublishState};
+use crate::postgres::staging;
+
+pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    let proven = cx.status.verification.as_ref().is_some_and(|v| v.equal && v.witnessed);
+    if !proven {
+        return Err(Failure::terminal(reasons::NOT_EQUAL, "the copy is not proven equal"));
+    }
+    let failed = |e| swap(Side::Target, reasons::PUBLISH_FAILED, &e);
+    let Some(known) = cx.status.publication.clone() else {
+        cx.status.publication = Some(plan(cx).await?);
+        return Ok(Advance::Again);
+    };
+    let publication = read(&known)?;
+    // The last look before the pointer moves: nobody may have written to the source.
+    if let Some(closed) = cx.status.fence.clone() {
+        let mut source = admins(cx, Side::Source, "publish").await?;
+        let tight = fence::tight(cx, &mut source, &closed).await;
+        source.close().await;
+        tight?;
+    }
+    let mut target = admins(cx, Side::Target, "publish").await?;
+    let published = publication.publish(&mut target, DEADLINE).await.map_err(failed);
+    target.close().await;
+    published?;
+    if let Some(p) = &mut cx.status.publication {
+        p.published = true;
+    }
+    Ok(Advance::Done)
+}
+
+fn read(known: &Publication) -> Result<publish::Publication, Failure> {
+    serde_json::from_str(&known.originals)
+        .map_err(|_| Failure::terminal(reasons::PUBLISH_FAILED, "the status lost what was to be published"))
+}
+
+/// Dresses the staging database and records what is to be swapped.
+async fn plan(cx: &mut Context<'_>) -> Result<Publication, Failure> {
+    let failed = |e| swap(Side::Target, reasons::PUBLISH_FAILED, &e);
+    let name = cx.database().target_name().to_owned();
+    let names = PublishNames::derive(&name, cx.names.uid());
+    let mut source = admins(cx, Side::Source, "publish").await?;
+    let dress = staging::dress_of(&mut source, &fence::current_name(cx)).await.map_err(failed);
+    source.close().await;
+    let (model, settings) = dress?;
+    if cx.database().existing_target == ExistingTarget::Refuse {
+        refuse_tables(cx, &name).await?;
+    }
+    let mut target = admins(cx, Side::Target, "publish").await?;
+    let owner = &cx.database().owner.name;
+    let planned = async {
+        let left = staging::carry(&mut target, &model, &settings, &names.staging, owner).await?;
+        let planned = publish::plan(&mut target, names.clone()).await?;
+        Ok((left, planned))
+    }
+    .await
+    .map_err(failed);
+    target.close().await;
+    let (left, planned) = planned?;
+    for one in left.iter().take(10) {
+        cx.status.warnings.push(crate::api::Finding {
+            reason: reasons::NOT_CARRIED_OVER.into(),
+            path: "spec.databases[0]".into(),
+            message: record::bounded(&format!("{}: {}", one.what, one.why)),
+        });
+    }
+    let set_aside = planned.existing_oid.map(|_| planned.names.aside.clone());
+    let originals = serde_json::to_string(&planned).map_err(|e| Failure::terminal(reasons::PUBLISH_FAILED, e.to_string()))?;
+    Ok(Publication { originals, set_aside, published: false })
+}
+
+/// A target that got tables after the checks is refused as it would have been then.
+async fn refuse_tables(cx: &mut Context<'_>, name: &str) -> Result<(), Failure> {
+    let mut session = cx.session(Side::Target, "postgres", "publish").await?;
+    let found = catalog::database(session.as_mut(), name).await.map_err(|e| sql(Side::Target, &e));
+    session.close().await;
+    if found?.is_none() {
+        return Ok(());
+    }
+    let mut inside = cx.session(Side::Target, name, "publish").await?;
+    let inventory = catalog::inventory(inside.as_mut()).await.map_err(|e| sql(Side::Target, &e));
+    inside.close().await;
+    if inventory?.holds_tables() {
+        return Err(Failure::terminal(
+            reasons::TARGET_NOT_EMPTY,
+            format!("spec.databases[0].existingTarget: database {name:?} of the target got tables since the checks"),
+        ));
+    }
+    Ok(())
+}
+
+pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    let Some(known) = cx.status.publication.clone() else { return Ok(Advance::Done) };
+    let publication = read(&known)?;
+    let mut target = admins(cx, Side::Target, "unpublish").await?;
+    let state = publication.state(&mut target).await.map_err(|e| sql(Side::Target, &e));
+    let withdrawn = match state {
+        Ok(PublishState::Unpublished) => Ok(()),
+        Ok(_) => publication.withdraw(&mut target, DEADLINE).await.map_err(|e| swap(Side::Target, reasons::PUBLISH_FAILED, &e)),
+        Err(f) => Err(f),
+    };
+    target.close().await;
+    withdrawn?;
+    cx.status.publication = None;
+    Ok(Advance::Done)
+}

@@ -1,0 +1,117 @@
+//! Bring the schema up to date: one Job per entry, in order, with the image and the environment of the live, re-pointed
+//! template of one container.
+//!
+//! Effect: the Job, created once per attempt. Its outcome is read before anything is scaled up. Undo: the Job is deleted;
+//! what it did to the copy goes with the copy.
+
+use super::context::{Context, kubernetes};
+use crate::api::conditions::reasons;
+use crate::api::{SchemaJobStatus, Side, StepName};
+use crate::kubernetes::jobs::schema::SchemaJob;
+use crate::kubernetes::jobs::{self, JobState};
+use crate::kubernetes::workloads;
+use crate::plan::Failure;
+use crate::plan::record::Advance;
+
+/// Seconds that the pod of a Job may take to start, and the control plane to end one that is over its deadline.
+const GRACE: i64 = 300;
+
+pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    let attempt = cx.attempt(StepName::SchemaJob);
+    let namespace = cx.namespace(Side::Target);
+    for entry in &cx.spec().target.application.schema_jobs {
+        let known = cx.status.schema_jobs.iter().position(|s| s.name == entry.name);
+        if known.is_some_and(|at| cx.status.schema_jobs[at].succeeded) {
+            continue;
+        }
+        let job = cx.names.schema_job(&entry.name, attempt);
+        let Some(at) = known.filter(|at| cx.status.schema_jobs[*at].job == job) else {
+            // The intent. A failed attempt's entry is taken over; its Job stays for people to read until the end.
+            cx.status.schema_jobs.retain(|s| s.name != entry.name);
+            cx.status.schema_jobs.push(SchemaJobStatus { name: entry.name.clone(), job, created: false, succeeded: false });
+            return Ok(Advance::Again);
+        };
+        let client = cx.cluster(Side::Target).await?;
+        let path = format!("spec.target.application.schemaJobs[{}]", entry.name);
+        let named = |f: Failure| Failure { message: format!("{path}: {}", f.message), ..f };
+        let created = cx.status.schema_jobs[at].created;
+        let state = jobs::job_state(&client, &namespace, &job).await.map_err(|e| named(kubernetes(&e)))?;
+        let failed = |message: String| Err(named(Failure::needs_human(reasons::SCHEMA_JOB_FAILED, message)));
+        return match state {
+            JobState::Absent if created => failed(format!("Job {namespace}/{job} was deleted before its outcome was read")),
+            JobState::Absent => {
+                let template =
+                    workloads::pod_template(&client, &namespace, entry.workload_ref.kind, &entry.workload_ref.name)
+                        .await
+                        .map_err(|e| named(kubernetes(&e)))?;
+                let Some(template) = template else {
+                    return failed(format!("{:?} {namespace}/{} is gone", entry.workload_ref.kind, entry.workload_ref.name));
+                };
+                let built = SchemaJob {
+                    migration: cx.migration(),
+                    namespace: namespace.clone(),
+                    name: job.clone(),
+                    container: entry.container.clone(),
+                    command: entry.command.clone(),
+                    deadline_seconds: entry.deadline_seconds,
+                }
+                .build(&template)
+                .map_err(|e| named(Failure::needs_human(reasons::SCHEMA_JOB_FAILED, e.to_string())))?;
+                jobs::create(&client, &cx.migration(), &built).await.map_err(|e| named(kubernetes(&e)))?;
+                cx.status.schema_jobs[at].created = true;
+                Ok(Advance::Wait { seconds: 1, message: format!("Job {namespace}/{job} is starting") })
+            }
+            JobState::Deleting => {
+                Ok(Advance::Wait { seconds: 1, message: format!("Job {namespace}/{job} was deleted and is ending") })
+            }
+            JobState::Running { waiting: Some(waiting), .. } => {
+                let since = waiting.since.map_or(0, |t| cx.now.as_second() - t.as_second());
+                let words = format!("{} {}", waiting.reason, waiting.message);
+                if since > GRACE {
+                    return failed(format!("the pod of Job {namespace}/{job} has not started for {since} s: {words}"));
+                }
+                Ok(Advance::Wait { seconds: 2, message: format!("Job {namespace}/{job} is starting: {words}") })
+            }
+            JobState::Running { .. } => Ok(Advance::Wait {
+                seconds: 2,
+                message: format!("Job {namespace}/{job} runs {}", entry.command.join(" ")),
+            }),
+            JobState::Succeeded { .. } => {
+                cx.status.schema_jobs[at].succeeded = true;
+                Ok(Advance::Again)
+            }
+            JobState::Failed { message, end, .. } => {
+                let tail = match &end {
+                    Some(end) => jobs::log_tail(&client, &namespace, &end.pod, 10).await.unwrap_or_default(),
+                    None => String::new(),
+                };
+                let code = end.map_or_else(String::new, |e| format!(", exit code {}", e.exit_code));
+                failed(format!("Job {namespace}/{job} failed ({message}{code}). The end of its log: {}", last(&tail)))
+            }
+        };
+    }
+    Ok(Advance::Done)
+}
+
+/// The last 600 characters: the cause of a failure stands at the end of a log.
+fn last(text: &str) -> String {
+    let text = text.trim();
+    let skip = text.chars().count().saturating_sub(600);
+    text.chars().skip(skip).collect()
+}
+
+pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    let client = cx.cluster(Side::Target).await?;
+    let namespace = cx.namespace(Side::Target);
+    let mine = jobs::of_migration(&client, &namespace, &cx.migration()).await.map_err(|e| kubernetes(&e))?;
+    let mut left = 0;
+    for (name, uid) in mine.iter().filter(|(name, _)| cx.status.schema_jobs.iter().any(|s| s.job == *name)) {
+        jobs::delete(&client, &namespace, name, uid).await.map_err(|e| kubernetes(&e))?;
+        left += 1;
+    }
+    if left > 0 {
+        return Ok(Advance::Wait { seconds: 1, message: format!("{left} schema jobs are ending") });
+    }
+    cx.status.schema_jobs.clear();
+    Ok(Advance::Done)
+}

@@ -1,0 +1,213 @@
+//! Work that movers do: one Job per attempt, created behind a recorded intent, watched, and read for its verdict.
+//!
+//! The name of a Job is fixed by object, task and attempt, so a crash between the intent and the record finds it again. Only
+//! a verdict counts: a Job without one has failed, whatever Kubernetes says of it.
+
+use super::context::{Context, kubernetes};
+use super::s01_pin::follow;
+use crate::api::conditions::reasons;
+use crate::api::{Side, StepName, Transfer};
+use crate::kubernetes::jobs::mover::MoverJob;
+use crate::kubernetes::jobs::{self, JobState, Termination};
+use crate::plan::Failure;
+use crate::plan::operation::{MigrationRef, OPERATION_VERSION, Operation, Outcome, Progress, Reason, Task, Verdict};
+use crate::plan::record::Advance;
+
+/// Seconds between two looks at a mover at work.
+const LOOK: i64 = 2;
+/// Seconds that a mover's pod may take to start.
+const START_DEADLINE: i64 = 300;
+
+/// What one look at a mover came to.
+pub enum Moved {
+    /// It ended well.
+    Done(Box<Verdict>),
+    /// Not yet, or the next attempt is due.
+    Not(Advance),
+}
+
+/// Goes on with the mover of `step`.
+pub async fn drive(cx: &mut Context<'_>, step: StepName, task: Task) -> Result<Moved, Failure> {
+    // The witness compares under numbers of its own, so that it never takes the comparison's verdict for its own.
+    let attempt = cx.attempt(step) + if step == StepName::Witness { 500 } else { 0 };
+    let operation = Operation {
+        version: OPERATION_VERSION,
+        migration: MigrationRef { namespace: cx.home(), name: cx.object.metadata.name.clone().unwrap_or_default(), uid: cx.names.uid().into() },
+        attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
+        task,
+    };
+    let job = operation.job_name();
+    let current = cx.status.transfer.as_ref().is_some_and(|t| t.job == job);
+    if !current {
+        // Each attempt looks for both servers anew: a pod may have been replaced since the last one.
+        for side in [Side::Source, Side::Target] {
+            follow(cx, side).await?;
+        }
+        cx.status.transfer = Some(Transfer { operation: operation.task.kind().word().into(), job, ..Transfer::default() });
+        return Ok(Moved::Not(Advance::Again));
+    }
+    // The author must still be allowed: the mover's pod runs as that account.
+    cx.author().await?;
+    let client = cx.installation.client.clone();
+    let home = cx.home();
+    let state = jobs::job_state(&client, &home, &job).await.map_err(|e| kubernetes(&e))?;
+    let started = cx.status.transfer.as_ref().is_some_and(|t| t.started);
+    match state {
+        JobState::Absent if started => Ok(lost(format!("Job {home}/{job} of the mover was deleted by somebody"))),
+        JobState::Absent => {
+            create(cx, &job, &operation).await?;
+            if let Some(t) = &mut cx.status.transfer {
+                t.started = true;
+            }
+            Ok(Moved::Not(wait(format!("Job {job} is starting"))))
+        }
+        JobState::Deleting => Ok(Moved::Not(wait(format!("Job {job} was deleted and is ending")))),
+        JobState::Running { waiting: Some(waiting), .. } => {
+            let since = waiting.since.map_or(0, |t| cx.now.as_second() - t.as_second());
+            let words = format!("{} {}", waiting.reason, waiting.message);
+            if since > START_DEADLINE {
+                return Err(Failure::needs_human(
+                    reasons::DEADLINE_EXCEEDED,
+                    format!("the pod of Job {home}/{job} has not started for {since} s: {words}"),
+                ));
+            }
+            Ok(Moved::Not(wait(format!("Job {job} is starting: {words}"))))
+        }
+        JobState::Running { pod, waiting: None, .. } => {
+            let message = match pod {
+                None => format!("Job {job} is starting"),
+                Some(pod) => match jobs::log_tail(&client, &home, &pod, 5).await {
+                    Ok(text) => progress(cx, &text),
+                    // Progress is a courtesy: the verdict does not depend on it.
+                    Err(e) => format!("at work in pod {} (its log cannot be read: {e})", pod.name),
+                },
+            };
+            Ok(Moved::Not(wait(message)))
+        }
+        JobState::Succeeded { end, .. } => ended(&home, &job, "it is complete, but its pod is gone", end),
+        JobState::Failed { end, message, .. } => ended(&home, &job, &message, end),
+    }
+}
+
+async fn create(cx: &Context<'_>, job: &str, operation: &Operation) -> Result<(), Failure> {
+    let migration = cx.migration();
+    let built = MoverJob {
+        migration: migration.clone(),
+        namespace: cx.home(),
+        name: job.into(),
+        service_account: cx.spec().service_account_name.clone(),
+        image: cx.installation.image.clone(),
+        image_pull_secrets: Vec::new(),
+        operation: serde_json::to_string(operation).map_err(|e| Failure::terminal(reasons::MOVER_LOST, e.to_string()))?,
+        deadline_seconds: None,
+    }
+    .build()
+    .map_err(|e| kubernetes(&e))?;
+    jobs::create(&cx.installation.client, &migration, &built).await.map_err(|e| kubernetes(&e))?;
+    Ok(())
+}
+
+fn ended(home: &str, job: &str, what: &str, end: Option<Termination>) -> Result<Moved, Failure> {
+    match end {
+        Some(end) if !end.message.is_empty() => verdict(job, &end.message),
+        Some(end) => Ok(lost(format!("Job {home}/{job} ended without a verdict: {} with exit code {}", end.reason, end.exit_code))),
+        None => Ok(lost(format!("Job {home}/{job} ended without a verdict: {what}"))),
+    }
+}
+
+fn lost(message: String) -> Moved {
+    Moved::Not(Advance::NextAttempt(Failure::transient(reasons::MOVER_LOST, message)))
+}
+
+fn verdict(job: &str, text: &str) -> Result<Moved, Failure> {
+    let verdict = match Verdict::parse(text) {
+        Ok(v) => v,
+        Err(why) => return Ok(lost(format!("Job {job} left no verdict that can be read: {why}"))),
+    };
+    match (verdict.outcome, verdict.reason.class()) {
+        (Outcome::Succeeded, None) => Ok(Moved::Done(Box::new(verdict))),
+        (_, Some(class)) => {
+            use crate::plan::operation::FailureClass;
+            let reason = reason_of(verdict.reason);
+            match class {
+                FailureClass::Transient => {
+                    Ok(Moved::Not(Advance::NextAttempt(Failure::transient(reason, verdict.message))))
+                }
+                FailureClass::NeedsHuman => Err(Failure::needs_human(reason, verdict.message)),
+                FailureClass::Terminal => Err(Failure::terminal(reason, verdict.message)),
+            }
+        }
+        (Outcome::Failed, None) => Err(Failure::terminal(reasons::MOVER_LOST, "the mover contradicts itself")),
+    }
+}
+
+/// The reason that users read for a mover's reason.
+fn reason_of(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Done | Reason::Adopted => reasons::DONE,
+        Reason::InvalidOperation => reasons::MOVER_LOST,
+        Reason::SecretMissing => reasons::SECRET_NOT_FOUND,
+        Reason::ClusterForbidden => reasons::MISSING_PERMISSION,
+        Reason::ClusterUnreachable => reasons::CLUSTER_UNREACHABLE,
+        Reason::PodUnavailable => reasons::POD_CHANGED,
+        Reason::ServerReplaced => reasons::SERVER_CHANGED,
+        Reason::ToolMissing => reasons::TOOL_NOT_FOUND,
+        Reason::DatabaseUnavailable => reasons::ADMIN_LOGIN_FAILED,
+        Reason::QueryFailed | Reason::AnalyzeFailed => reasons::QUERY_FAILED,
+        Reason::StreamBroken | Reason::Interrupted | Reason::OrphansRemain => reasons::TRANSIENT,
+        Reason::DumpFailed => reasons::DUMP_FAILED,
+        Reason::RestoreFailed | Reason::ExtensionFailed | Reason::TargetNotEmpty => reasons::RESTORE_FAILED,
+        Reason::ArchiveMismatch | Reason::ArchiveAbsent | Reason::ArchiveOccupied => reasons::ARCHIVE_DAMAGED,
+        Reason::ArchiveTooLarge => reasons::ARCHIVE_TOO_LARGE,
+        Reason::BucketAbsent => reasons::BUCKET_NOT_FOUND,
+        Reason::BucketForbidden => reasons::BUCKET_FORBIDDEN,
+        Reason::BucketUnreachable | Reason::BucketFailed => reasons::BUCKET_UNREACHABLE,
+        Reason::NotEqual => reasons::NOT_EQUAL,
+    }
+}
+
+fn wait(message: String) -> Advance {
+    Advance::Wait { seconds: LOOK, message }
+}
+
+/// Takes the last progress line of a mover's log into the status; returns it in words.
+fn progress(cx: &mut Context<'_>, log: &str) -> String {
+    let now = cx.now.as_second();
+    let started = cx.status.steps.iter().find(|s| Some(s.name) == cx.status.step).and_then(|s| s.start_time.as_ref());
+    let elapsed = started.map_or(0, |t| now - t.0.as_second());
+    let last = log.lines().rev().find_map(|l| serde_json::from_str::<Progress>(l).ok());
+    let (Some(p), Some(t)) = (last, cx.status.transfer.as_mut()) else { return "at work".into() };
+    let int = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    t.bytes_done = int(p.bytes_done);
+    t.bytes_total = p.bytes_total.map(int);
+    t.items_done = int(p.tables_done);
+    t.items_total = p.tables_total.map(int);
+    t.percent = match (t.bytes_total, t.items_total) {
+        (Some(total), _) if total > 0 => Some((i128::from(t.bytes_done) * 100 / i128::from(total)).clamp(0, 99)),
+        (_, Some(total)) if total > 0 => Some((i128::from(t.items_done) * 100 / i128::from(total)).clamp(0, 99)),
+        _ => None,
+    }
+    .and_then(|p| i64::try_from(p).ok());
+    t.seconds_left = t.percent.filter(|p| *p >= 5).map(|p| elapsed * (100 - p) / p);
+    let moved = crate::plan::summary::bytes(t.bytes_done);
+    match t.bytes_total {
+        Some(total) => format!("{moved} of about {}", crate::plan::summary::bytes(total)),
+        None => moved,
+    }
+}
+
+/// Ends the movers of this object: their Jobs are deleted, and the call is repeated until no pod of them is left.
+/// `None` when none is left.
+pub async fn end_movers(cx: &Context<'_>) -> Result<Option<Advance>, Failure> {
+    let (client, home) = (&cx.installation.client, cx.home());
+    let mut left = 0;
+    for (name, uid) in jobs::of_migration(client, &home, &cx.migration()).await.map_err(|e| kubernetes(&e))? {
+        // A schema job may live in this namespace too: it is not a mover's.
+        if cx.status.schema_jobs.iter().any(|s| s.job == name) {
+            continue;
+        }
+        jobs::delete(client, &home, &name, &uid).await.map_err(|e| kubernetes(&e))?;
+        left += 1;
+    }
+    Ok((left > 0).then(|| Advance::Wait { seconds: 1, message: format!("{left} movers are ending") }))
+}
