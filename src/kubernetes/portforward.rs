@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use kube::api::Portforwarder;
 use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::time::timeout;
+
+use crate::postgres::network::{ByteStream, Dial};
 
 use super::exec::{ExecError, ExecErrorKind, OPEN_DEADLINE};
 
@@ -41,6 +44,17 @@ pub async fn open(client: &Client, namespace: &str, pod: &str, port: u16) -> Res
         return Err(ExecError::new(ExecErrorKind::Protocol, "port-forward without a stream"));
     };
     Ok(ForwardedPort { stream, end: Some(End { error: Box::pin(error), forwarder }) })
+}
+
+/// A [`Dial`] to `port` of the pod, for SQL over the network protocol: each session has a stream of its own.
+pub fn dial(client: &Client, namespace: &str, pod: &str, port: u16) -> Dial {
+    let (client, namespace, pod) = (client.clone(), namespace.to_owned(), pod.to_owned());
+    Arc::new(move || {
+        let (client, namespace, pod) = (client.clone(), namespace.clone(), pod.clone());
+        Box::pin(async move {
+            open(&client, &namespace, &pod, port).await.map(ByteStream::new).map_err(io::Error::other)
+        })
+    })
 }
 
 /// A stream to a port of a pod. Dropping it ends the connection, within two seconds.

@@ -2,6 +2,7 @@
 //!
 //! What they need to know stands in the environment; `tests/cluster/env` prints it for the clusters of `tests/cluster/up`.
 
+mod carriers;
 mod install;
 mod leadership;
 mod rules;

@@ -1,0 +1,307 @@
+//! Exec, psql over exec and port-forward on real chains: API server, kubelet, containerd, pods of two Postgres versions.
+
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client};
+use pgmigration::kubernetes::clients;
+use pgmigration::kubernetes::exec::{self, Event, ExecError, ExecErrorKind, Process, Target};
+use pgmigration::kubernetes::portforward;
+use pgmigration::kubernetes::psql::{PsqlCarrier, PsqlLogin};
+use pgmigration::postgres::carrier::{Carrier, Question, Session, SqlErrorKind, quote_identifier, quote_literal};
+use pgmigration::postgres::network::{NetworkCarrier, Tls};
+use serde_json::json;
+use tokio::time::timeout;
+
+use crate::support::{PATIENCE, Room, Side, eventually, setting};
+
+const SOON: Duration = Duration::from_secs(30);
+const TAG: &str = "pgmigration/e2e/carriers";
+
+/// A Postgres pod in a namespace of its own.
+struct Server {
+    room: Room,
+    side: Side,
+    client: Client,
+    target: Target,
+}
+
+impl Server {
+    async fn start(side: Side) -> Self {
+        let room = Room::new(side, "carriers").await;
+        let client = clients::own(&side.config().await).unwrap();
+        let image = setting(match side {
+            Side::Old => "PGM_PG15_IMAGE",
+            Side::New => "PGM_PG17_IMAGE",
+        });
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "pg"},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [
+                {"name": "postgres", "image": image, "env": [{"name": "POSTGRES_PASSWORD", "value": "by network"}]}]},
+        }))
+        .unwrap();
+        Api::namespaced(client.clone(), &room.name).create(&PostParams::default(), &pod).await.unwrap();
+        let target = Target { namespace: room.name.clone(), pod: "pg".into(), container: "postgres".into() };
+        let server = Self { room, side, client, target };
+        // The image starts a server for its set-up first, which listens on the socket only.
+        eventually("Postgres to accept connections", || async {
+            server.run(&["pg_isready", "-h", "127.0.0.1"], b"").await.map_err(|error| error.to_string()).and_then(|done| {
+                if done.exit_code == 0 { Ok(()) } else { Err(String::from_utf8_lossy(&done.stdout).into_owned()) }
+            })
+        })
+        .await;
+        server
+    }
+
+    async fn run(&self, argv: &[&str], stdin: &[u8]) -> Result<exec::Completed, ExecError> {
+        exec::run(&self.client, &self.target, &words(argv), stdin, SOON, 1 << 20).await
+    }
+
+    fn psql(&self, login: PsqlLogin) -> PsqlCarrier {
+        PsqlCarrier::new(self.client.clone(), self.target.clone(), login)
+    }
+
+    async fn session(&self, database: &str) -> Box<dyn Session> {
+        self.psql(PsqlLogin::new("postgres", TAG)).connect(database, SOON).await.unwrap()
+    }
+
+    fn network(&self, port: u16) -> NetworkCarrier {
+        let dial = portforward::dial(&self.client, &self.target.namespace, &self.target.pod, port);
+        NetworkCarrier::new(dial, Tls::Disabled, "postgres", Some("by network"), TAG)
+    }
+
+    async fn end(self) {
+        self.room.end().await;
+    }
+}
+
+fn words(argv: &[&str]) -> Vec<String> {
+    argv.iter().map(|&word| word.to_owned()).collect()
+}
+
+fn hex(context: Context) -> String {
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads to the end: bytes and SHA-256 of the output, text of the error output, exit status.
+async fn drain(output: &mut exec::Output) -> Result<(usize, String, String, i32), ExecError> {
+    let (mut length, mut digest, mut stderr) = (0, Context::new(&SHA256), exec::Tail::new(4096));
+    loop {
+        match output.next().await? {
+            Event::Stdout(bytes) => {
+                length += bytes.len();
+                digest.update(&bytes);
+            }
+            Event::Stderr(bytes) => stderr.push(&bytes),
+            Event::Exit(code) => return Ok((length, hex(digest), stderr.text(), code)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_megabytes_go_each_way_whole() {
+    const LENGTH: usize = 200_000_000;
+    let server = Server::start(Side::Old).await;
+    let script = r#"head -c "$1" /dev/urandom >/tmp/out; sha256sum </tmp/out >&2; cat /tmp/out"#;
+    let argv = words(&["sh", "-c", script, "sh", &LENGTH.to_string()]);
+    let mut down = exec::start(&server.client, &server.target, &argv, false).await.unwrap();
+    let (length, digest, stderr, code) = timeout(PATIENCE, drain(&mut down.output)).await.unwrap().unwrap();
+    assert_eq!((length, code), (LENGTH, 0));
+    assert_eq!(stderr.split_whitespace().next(), Some(digest.as_str()));
+
+    let argv = words(&["sh", "-c", "tee /tmp/in | sha256sum; wc -c </tmp/in"]);
+    let Process { stdin, mut output } = exec::start(&server.client, &server.target, &argv, true).await.unwrap();
+    let mut stdin = stdin.unwrap();
+    let up = async {
+        let mut sent = Context::new(&SHA256);
+        let mut left = LENGTH;
+        let mut value = 1_u64;
+        while left > 0 {
+            // xorshift: bytes that no two places share by rule.
+            let piece: Vec<u8> = (0..left.min(800_000)).map(|_| {
+                value ^= value << 13;
+                value ^= value >> 7;
+                value ^= value << 17;
+                value.to_le_bytes()[3]
+            }).collect();
+            left -= piece.len();
+            sent.update(&piece);
+            stdin.write(Bytes::from(piece)).await.unwrap();
+        }
+        stdin.close().await.unwrap();
+        hex(sent)
+    };
+    let read = async {
+        let mut text = String::new();
+        loop {
+            match output.next().await.unwrap() {
+                Event::Stdout(bytes) => text.push_str(std::str::from_utf8(&bytes).unwrap()),
+                Event::Stderr(bytes) => panic!("{}", String::from_utf8_lossy(&bytes)),
+                Event::Exit(code) => return (text, code),
+            }
+        }
+    };
+    let (sent, (seen, code)) = timeout(PATIENCE, async { tokio::join!(up, read) }).await.unwrap();
+    assert_eq!((seen, code), (format!("{sent}  -\n{LENGTH}\n"), 0));
+
+    // Both at once: what goes in comes out, while neither waits for the other to end.
+    let Process { stdin, mut output } = exec::start(&server.client, &server.target, &words(&["cat"]), true).await.unwrap();
+    let mut stdin = stdin.unwrap();
+    let piece = Bytes::from_iter((0..1_000_000_u32).map(|i| i.to_le_bytes()[1]));
+    let feed = async {
+        let mut sent = Context::new(&SHA256);
+        for _ in 0..50 {
+            sent.update(&piece);
+            stdin.write(piece.clone()).await.unwrap();
+        }
+        stdin.close().await.unwrap();
+        hex(sent)
+    };
+    let (sent, seen) = timeout(PATIENCE, async { tokio::join!(feed, drain(&mut output)) }).await.unwrap();
+    assert_eq!(seen.unwrap(), (50_000_000, sent, String::new(), 0));
+    server.end().await;
+}
+
+#[tokio::test]
+async fn outcomes_and_refusals_are_told_apart() {
+    let server = Server::start(Side::Old).await;
+    let done = server.run(&["sh", "-c", "cat; echo \"$1\" >&2; exit 7", "sh", "a 'b' $c\n&d=%20"], b"in\0put").await.unwrap();
+    assert_eq!((done.stdout.as_slice(), done.exit_code), (b"in\0put".as_slice(), 7));
+    assert_eq!(String::from_utf8(done.stderr).unwrap().trim_end(), "a 'b' $c\n&d=%20");
+
+    let error = server.run(&["no-such-program"], b"").await.unwrap_err();
+    assert_eq!(error.kind, ExecErrorKind::Runtime, "{error}");
+    assert!(error.message.contains("no-such-program"), "{error}");
+    let elsewhere = |pod: &str, container: &str| Target { pod: pod.into(), container: container.into(), ..server.target.clone() };
+    let run = async |client: &Client, target: &Target| {
+        exec::run(client, target, &words(&["true"]), b"", SOON, 100).await.unwrap_err()
+    };
+    let error = run(&server.client, &elsewhere("absent", "postgres")).await;
+    assert_eq!((error.kind, error.http_status), (ExecErrorKind::NotFound, Some(404)), "{error}");
+    let error = run(&server.client, &elsewhere("pg", "absent")).await;
+    assert_eq!((error.kind, error.http_status), (ExecErrorKind::Refused, Some(400)), "{error}");
+    assert!(error.message.contains("absent"), "{error}");
+    let nobody = clients::impersonated(&server.side.config().await, &server.target.namespace, "default").unwrap();
+    let error = run(&nobody, &server.target).await;
+    assert_eq!((error.kind, error.http_status), (ExecErrorKind::Forbidden, Some(403)), "{error}");
+    assert!(error.message.contains("pods/exec"), "{error}");
+    let error = portforward::open(&nobody, &server.target.namespace, "pg", 5432).await.err().unwrap();
+    assert_eq!((error.kind, error.http_status), (ExecErrorKind::Forbidden, Some(403)), "{error}");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_goes_away_in_mid_stream_is_never_success() {
+    let server = Server::start(Side::Old).await;
+    let mut process = exec::start(&server.client, &server.target, &words(&["cat", "/dev/zero"]), false).await.unwrap();
+    let mut length = 0;
+    while length < 10_000_000 {
+        if let Event::Stdout(bytes) = process.output.next().await.unwrap() {
+            length += bytes.len();
+        }
+    }
+    let pods: Api<Pod> = Api::namespaced(server.client.clone(), &server.target.namespace);
+    pods.delete("pg", &DeleteParams::default().grace_period(0)).await.unwrap();
+    match timeout(PATIENCE, drain(&mut process.output)).await.expect("must not hang") {
+        Ok((.., code)) => assert_ne!(code, 0),
+        Err(error) => assert!(matches!(error.kind, ExecErrorKind::Cut | ExecErrorKind::Runtime), "{error:?}"),
+    }
+    server.end().await;
+}
+
+#[tokio::test]
+async fn psql_over_exec_and_the_protocol_over_port_forward_give_the_same_answers() {
+    for side in [Side::Old, Side::New] {
+        let server = Server::start(side).await;
+        let mut admin = server.session("postgres").await;
+        for name in ["with space 'n quote", "dou\"ble", "host=/nonesuch", "-l", "back\\slash\\", "line\nbreak", "Übung 数据 :HOST $1"] {
+            admin.execute(&format!("CREATE DATABASE {}", quote_identifier(name)), SOON).await.unwrap();
+            let mut psql = server.session(name).await;
+            let mut network = server.network(5432).connect(name, SOON).await.unwrap();
+            let create = format!("CREATE TABLE public.{} AS SELECT i FROM generate_series(1, 1000) i", quote_identifier(name));
+            psql.execute(&create, SOON).await.unwrap();
+            let sql = format!(
+                "SELECT json_build_object('database', current_database(), 'rows', json_agg(i ORDER BY i), 'value', $1::text,\n \
+                 'settings', (SELECT json_object_agg(name, setting) FROM pg_settings WHERE source = 'session'), \
+                 'body', $q$ :'x' $1 \\q it's $q$, 'tag', current_setting('application_name')) FROM public.{} -- end;",
+                quote_identifier(name)
+            );
+            let question = Question { name: "all", sql: sql.into(), parameters: vec![format!("{name}\\n:'x'\t\u{1f418}")] };
+            let answers = [psql.ask(&question, SOON).await.unwrap(), network.ask(&question, SOON).await.unwrap()];
+            assert_eq!(answers[0], answers[1]);
+            assert_eq!((&answers[0]["database"], &answers[0]["tag"]), (&json!(name), &json!(TAG)));
+            assert_eq!(answers[0]["rows"].as_array().unwrap().len(), 1000);
+            for session in [&mut psql, &mut network] {
+                let error = session.execute("DROP TABLE public.nonesuch", SOON).await.unwrap_err();
+                assert_eq!((error.kind, error.sqlstate.as_deref()), (SqlErrorKind::Statement, Some("42P01")));
+            }
+            psql.close().await;
+            network.close().await;
+        }
+        let large = Question::new("large", "SELECT to_json(repeat('x', 20000000))");
+        let begin = Instant::now();
+        assert_eq!(admin.ask(&large, SOON).await.unwrap().as_str().unwrap().len(), 20_000_000);
+        println!("{side:?}: 20 MB through psql in {:?}", begin.elapsed());
+        server.end().await;
+    }
+}
+
+#[tokio::test]
+async fn sessions_end_on_both_sides_and_say_why_there_is_none() {
+    let server = Server::start(Side::New).await;
+    let error = server.psql(PsqlLogin::new("postgres", TAG)).connect("nonesuch", SOON).await.err().unwrap();
+    assert_eq!(error.kind, SqlErrorKind::Connect);
+    assert!(error.message.contains("database \"nonesuch\" does not exist"), "{error}");
+    let error = server.network(5432).connect("nonesuch", SOON).await.err().unwrap();
+    assert!(error.is("3D000"), "{error}");
+    let error = server.network(5433).connect("postgres", SOON).await.err().unwrap();
+    assert_eq!(error.kind, SqlErrorKind::Connect);
+    assert!(error.message.contains("refused"), "the kubelet's words: {error}");
+
+    let mut admin = server.psql(PsqlLogin::new("postgres", "admin")).connect("postgres", SOON).await.unwrap();
+    let count = Question::new("count", "SELECT to_json(count(*)) FROM pg_stat_activity WHERE application_name = $1::text").with(TAG);
+    let closed = [server.session("postgres").await, server.network(5432).connect("postgres", SOON).await.unwrap()];
+    assert_eq!(admin.ask(&count, SOON).await.unwrap(), json!(2));
+    for session in closed {
+        session.close().await;
+    }
+    // Dropped without a goodbye: psql reads the end of its input, the server that of its socket.
+    drop([server.session("postgres").await, server.network(5432).connect("postgres", SOON).await.unwrap()]);
+    let begin = Instant::now();
+    while admin.ask(&count, SOON).await.unwrap() != json!(0) {
+        assert!(begin.elapsed() < PATIENCE, "sessions are left over");
+    }
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_password_goes_in_by_the_input() {
+    let server = Server::start(Side::Old).await;
+    let password = r#"p:a\ss 'w"ö$rd "#;
+    let mut admin = server.session("postgres").await;
+    admin.execute(&format!("CREATE ROLE app LOGIN PASSWORD {}", quote_literal(password)), SOON).await.unwrap();
+    let rule = r#"sed -i '1i local all app scram-sha-256' "$PGDATA/pg_hba.conf" && rm -rf /tmp/*"#;
+    assert_eq!(server.run(&["sh", "-c", rule], b"").await.unwrap().exit_code, 0);
+    admin.execute("SELECT pg_reload_conf()", SOON).await.unwrap();
+    let login = |password: Option<&str>| PsqlLogin { password: password.map(str::to_owned), ..PsqlLogin::new("app", TAG) };
+
+    // The reload takes a moment to reach new sessions.
+    eventually("the rule", || async {
+        let error = server.psql(login(None)).connect("postgres", SOON).await.err().ok_or("let in without a password")?;
+        if error.message.contains("no password supplied") { Ok(()) } else { Err("another error") }
+    })
+    .await;
+    let mut session = server.psql(login(Some(password))).connect("postgres", SOON).await.unwrap();
+    assert_eq!(session.ask(&Question::new("who", "SELECT to_json(current_user)"), SOON).await.unwrap(), json!("app"));
+    let left = server.run(&["sh", "-c", "ls -A /tmp; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n'"], b"").await.unwrap();
+    let left = String::from_utf8_lossy(&left.stdout).into_owned();
+    assert!(left.contains("PGPASSFILE") && !left.contains("p:a") && !left.contains("p\\:a"), "{left}");
+    assert!(!left.lines().any(|line| line.starts_with(".pgmigration")), "{left}");
+    let error = server.psql(login(Some("other"))).connect("postgres", SOON).await.err().unwrap();
+    assert!(error.message.contains("password authentication failed"), "{error}");
+    drop(session);
+    server.end().await;
+}
