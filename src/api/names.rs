@@ -15,6 +15,8 @@ pub const NAME_LABEL: &str = "pgmigration.dev/migration";
 pub const ORIGINAL_ANNOTATION: &str = "pgmigration.dev/original";
 /// Field manager of every write.
 pub const FIELD_MANAGER: &str = "pgmigration";
+/// Environment variable of a mover's container that holds its operation document as JSON.
+pub const OPERATION_ENV: &str = "PGM_OPERATION";
 /// Key of the access key in a bucket's Secret.
 pub const ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
 /// Key of the secret key in a bucket's Secret.

@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 /// The only version of the document this program reads and writes. A document of another version is refused.
 pub const OPERATION_VERSION: u32 = 1;
 
-/// Environment variable of a mover's container that holds the operation document as JSON.
-pub const OPERATION_ENV: &str = "PGM_OPERATION";
+pub use crate::api::names::OPERATION_ENV;
 
 /// Key of the bucket's Secret that holds the access key id.
 pub const BUCKET_ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::errors::{Error, Kind, Request};
 use super::super::labels::MigrationId;
-use crate::plan::operation::OPERATION_ENV;
+use crate::api::names::OPERATION_ENV;
 
 /// Name of the container.
 pub const CONTAINER: &str = "mover";
