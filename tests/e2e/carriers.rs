@@ -14,7 +14,9 @@ use pgmigration::kubernetes::psql::{PsqlCarrier, PsqlLogin};
 use pgmigration::postgres::carrier::{Carrier, Question, Session, SqlErrorKind, quote_identifier, quote_literal};
 use pgmigration::postgres::network::{NetworkCarrier, Tls};
 use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{PATIENCE, Room, Side, eventually, setting};
 
@@ -190,6 +192,88 @@ async fn outcomes_and_refusals_are_told_apart() {
     assert!(error.message.contains("pods/exec"), "{error}");
     let error = portforward::open(&nobody, &server.target.namespace, "pg", 5432).await.err().unwrap();
     assert_eq!((error.kind, error.http_status), (ExecErrorKind::Forbidden, Some(403)), "{error}");
+    server.end().await;
+}
+
+/// A client whose connections go through here, until they are to fall silent: open, and nothing moves any more.
+async fn through_a_wire(side: Side) -> (Client, CancellationToken) {
+    let mut config = side.config().await;
+    let server = format!("{}:{}", config.cluster_url.host().unwrap(), config.cluster_url.port_u16().unwrap());
+    let wire = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    config.tls_server_name = Some(config.cluster_url.host().unwrap().into());
+    config.cluster_url = format!("https://{}", wire.local_addr().unwrap()).parse().unwrap();
+    let silent = CancellationToken::new();
+    let fallen = silent.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = wire.accept().await {
+            let (server, fallen) = (server.clone(), fallen.clone());
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(server).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    () = fallen.cancelled() => std::future::pending().await,
+                }
+            });
+        }
+    });
+    (clients::own(&config).unwrap(), silent)
+}
+
+/// Longer than a peer may leave pings unanswered.
+const QUIET: Duration = Duration::from_secs(150);
+
+#[tokio::test]
+async fn quiet_is_not_death_and_silence_is() {
+    let server = Server::start(Side::Old).await;
+    let quiet = QUIET.as_secs().to_string();
+    let start = async |script: &str, stdin| {
+        let argv = words(&["sh", "-c", script, "sh", &quiet]);
+        exec::start(&server.client, &server.target, &argv, stdin).await.unwrap()
+    };
+    let megabyte = Bytes::from(vec![b'x'; 1_000_000]);
+    let end = async |process: &mut Process| drain(&mut process.output).await.map(|(length, _, _, code)| (length, code));
+
+    let without_input = async { end(&mut start("sleep $1", false).await).await };
+    let with_an_idle_input = async { end(&mut start("sleep $1", true).await).await };
+    let input_that_waits = async {
+        let mut process = start("sleep $1; wc -c >&2; echo", true).await;
+        let mut stdin = process.stdin.take().unwrap();
+        let feed = async {
+            stdin.write(megabyte.clone()).await.unwrap();
+            stdin.close().await.unwrap();
+        };
+        tokio::join!(feed, end(&mut process)).1
+    };
+    let input_that_was_read = async {
+        let mut process = start("head -c 1000000 | wc -c; sleep $1", true).await;
+        process.stdin.as_mut().unwrap().write(megabyte.clone()).await.unwrap();
+        end(&mut process).await
+    };
+    let output_that_waits = async {
+        let mut process = start("head -c 50000000 /dev/zero", false).await;
+        tokio::time::sleep(QUIET).await;
+        end(&mut process).await
+    };
+    let silence = async {
+        let (client, silent) = through_a_wire(Side::Old).await;
+        let argv = words(&["sh", "-c", "echo; sleep 3600"]);
+        let mut process = exec::start(&client, &server.target, &argv, false).await.unwrap();
+        assert_eq!(process.output.next().await.unwrap(), Event::Stdout("\n".into()));
+        silent.cancel();
+        timeout(QUIET, process.output.next()).await.expect("a dead connection must be noticed")
+    };
+    let ends = async {
+        tokio::join!(without_input, with_an_idle_input, input_that_waits, input_that_was_read, output_that_waits, silence)
+    };
+    let ends = timeout(QUIET + PATIENCE, ends).await.unwrap();
+    assert_eq!(ends.0.unwrap(), (0, 0));
+    assert_eq!(ends.1.unwrap(), (0, 0));
+    assert_eq!(ends.2.unwrap(), (1, 0));
+    assert_eq!(ends.3.unwrap(), (8, 0));
+    assert_eq!(ends.4.unwrap(), (50_000_000, 0));
+    let error = ends.5.unwrap_err();
+    assert_eq!(error.kind, ExecErrorKind::Cut);
+    assert!(error.message.contains("pings"), "{error}");
     server.end().await;
 }
 
