@@ -123,12 +123,14 @@ async fn two_hundred_megabytes_go_each_way_whole() {
         let mut value = 1_u64;
         while left > 0 {
             // xorshift: bytes that no two places share by rule.
-            let piece: Vec<u8> = (0..left.min(800_000)).map(|_| {
-                value ^= value << 13;
-                value ^= value >> 7;
-                value ^= value << 17;
-                value.to_le_bytes()[3]
-            }).collect();
+            let piece: Vec<u8> = (0..left.min(800_000))
+                .map(|_| {
+                    value ^= value << 13;
+                    value ^= value >> 7;
+                    value ^= value << 17;
+                    value.to_le_bytes()[3]
+                })
+                .collect();
             left -= piece.len();
             sent.update(&piece);
             stdin.write(Bytes::from(piece)).await.unwrap();
@@ -178,9 +180,8 @@ async fn outcomes_and_refusals_are_told_apart() {
     assert_eq!(error.kind, ExecErrorKind::Runtime, "{error}");
     assert!(error.message.contains("no-such-program"), "{error}");
     let elsewhere = |pod: &str, container: &str| Target { pod: pod.into(), container: container.into(), ..server.target.clone() };
-    let run = async |client: &Client, target: &Target| {
-        exec::run(client, target, &words(&["true"]), b"", SOON, 100).await.unwrap_err()
-    };
+    let run =
+        async |client: &Client, target: &Target| exec::run(client, target, &words(&["true"]), b"", SOON, 100).await.unwrap_err();
     let error = run(&server.client, &elsewhere("absent", "postgres")).await;
     assert_eq!((error.kind, error.http_status), (ExecErrorKind::NotFound, Some(404)), "{error}");
     let error = run(&server.client, &elsewhere("pg", "absent")).await;
@@ -301,7 +302,9 @@ async fn psql_over_exec_and_the_protocol_over_port_forward_give_the_same_answers
     for side in [Side::Old, Side::New] {
         let server = Server::start(side).await;
         let mut admin = server.session("postgres").await;
-        for name in ["with space 'n quote", "dou\"ble", "host=/nonesuch", "-l", "back\\slash\\", "line\nbreak", "Übung 数据 :HOST $1"] {
+        for name in
+            ["with space 'n quote", "dou\"ble", "host=/nonesuch", "-l", "back\\slash\\", "line\nbreak", "Übung 数据 :HOST $1"]
+        {
             admin.execute(&format!("CREATE DATABASE {}", quote_identifier(name)), SOON).await.unwrap();
             let mut psql = server.session(name).await;
             let mut network = server.network(5432).connect(name, SOON).await.unwrap();
@@ -346,7 +349,8 @@ async fn sessions_end_on_both_sides_and_say_why_there_is_none() {
     assert!(error.message.contains("refused"), "the kubelet's words: {error}");
 
     let mut admin = server.psql(PsqlLogin::new("postgres", "admin")).connect("postgres", SOON).await.unwrap();
-    let count = Question::new("count", "SELECT to_json(count(*)) FROM pg_stat_activity WHERE application_name = $1::text").with(TAG);
+    let count =
+        Question::new("count", "SELECT to_json(count(*)) FROM pg_stat_activity WHERE application_name = $1::text").with(TAG);
     let closed = [server.session("postgres").await, server.network(5432).connect("postgres", SOON).await.unwrap()];
     assert_eq!(admin.ask(&count, SOON).await.unwrap(), json!(2));
     for session in closed {
@@ -380,7 +384,10 @@ async fn a_password_goes_in_by_the_input() {
     .await;
     let mut session = server.psql(login(Some(password))).connect("postgres", SOON).await.unwrap();
     assert_eq!(session.ask(&Question::new("who", "SELECT to_json(current_user)"), SOON).await.unwrap(), json!("app"));
-    let left = server.run(&["sh", "-c", "ls -A /tmp; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n'"], b"").await.unwrap();
+    let left = server
+        .run(&["sh", "-c", "ls -A /tmp; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | tr '\\0' '\\n'"], b"")
+        .await
+        .unwrap();
     let left = String::from_utf8_lossy(&left.stdout).into_owned();
     assert!(left.contains("PGPASSFILE") && !left.contains("p:a") && !left.contains("p\\:a"), "{left}");
     assert!(!left.lines().any(|line| line.starts_with(".pgmigration")), "{left}");

@@ -226,3 +226,19 @@ async fn a_started_migration_takes_only_control_fields() {
     change(json!({"cancel": true})).await.unwrap();
     room.end().await;
 }
+
+/// What people copy from: unknown members are refused here, which an API server otherwise only drops.
+#[tokio::test]
+async fn examples_are_what_they_seem() {
+    let room = Room::new(Side::Old, "examples").await;
+    api(&room).await;
+    let readme = include_str!("../../README.md");
+    let example = readme.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let demonstration = include_str!("../demo/manifests/migration.yaml").replace("S3_SERVER", "s3.example");
+    for text in [example, &demonstration] {
+        assert!(text.contains("kind: PostgresMigration"), "{text}");
+        let text = text.replace("namespace: onyx}", &format!("namespace: {}}}", room.name));
+        Side::Old.kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", "-"], &text).unwrap();
+    }
+    room.end().await;
+}
