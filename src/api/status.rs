@@ -182,6 +182,9 @@ pub struct StepStatus {
     /// When the first failure in that row was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing_since: Option<Time>,
+    /// It is not called again before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
     /// The last thing worth saying about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

@@ -111,7 +111,7 @@ impl Visit {
             Next::Run(step) => self.run(step, now).await,
             Next::BeginUndo(cause) => {
                 let (reason, message) = record::undo_words(cause);
-                record::begin_undo(&mut self.after, cause, reason, message, now);
+                record::begin_undo(&mut self.after, cause, reason, message);
                 self.event(reason, message).await;
                 self.save(None).await?;
                 Ok(Action::requeue(AT_ONCE))
@@ -142,6 +142,9 @@ impl Visit {
             self.save(None).await?;
             return Ok(Action::requeue(AT_ONCE));
         }
+        if let Some(rest) = self.pause(step, now) {
+            return Ok(rest);
+        }
         let result = {
             let mut cx = Context::new(&self.visitor.installation, &self.live, &mut self.after, now);
             steps::run(step, &mut cx).await
@@ -170,7 +173,16 @@ impl Visit {
         }))
     }
 
+    /// A step that failed rests a while, whatever events arrive meanwhile.
+    fn pause(&self, step: StepName, now: Timestamp) -> Option<Action> {
+        let seconds = record::pause(&self.before, step, now);
+        (seconds > 0).then(|| Action::requeue(Duration::from_secs(u64::try_from(seconds).unwrap_or(1))))
+    }
+
     async fn undo(&mut self, step: StepName, now: Timestamp) -> Result<Action, Error> {
+        if let Some(rest) = self.pause(step, now) {
+            return Ok(rest);
+        }
         let result = {
             let mut cx = Context::new(&self.visitor.installation, &self.live, &mut self.after, now);
             steps::undo(step, &mut cx).await

@@ -95,6 +95,16 @@ pub fn backoff(failures: i64) -> i64 {
     }
 }
 
+/// Seconds to wait before a mover's attempt of this number: trouble on the network rarely passes at once.
+pub fn pause(attempt: i64) -> i64 {
+    match attempt {
+        i64::MIN..=1 => 0,
+        2 => 2,
+        3 => 15,
+        _ => 60,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +126,7 @@ mod tests {
             attempt: 1,
             failures: 3,
             failing_since: Some(Time(at(since))),
+            not_before: None,
             message: None,
         }
     }

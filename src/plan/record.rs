@@ -60,6 +60,7 @@ fn entry(status: &mut PostgresMigrationStatus, step: StepName) -> &mut StepStatu
             attempt: 1,
             failures: 0,
             failing_since: None,
+            not_before: None,
             message: None,
         });
         status.steps.len() - 1
@@ -123,6 +124,7 @@ pub fn advanced(
                 return Some(failed(status, spec.mode, step, &Failure::terminal(failure.reason, message), now));
             }
             e.attempt += 1;
+            e.not_before = after(now, failure::pause(e.attempt));
             e.message = Some(bounded(&format!("attempt {}: the last one ended with {failure}", e.attempt)));
             None
         }
@@ -144,7 +146,7 @@ pub fn failed(
     let e = e.clone();
     let remedy = failure::remedy(status, step, &e, failure, now);
     match remedy {
-        Remedy::TryAgain(_) => {}
+        Remedy::TryAgain(seconds) => entry(status, step).not_before = after(now, seconds),
         Remedy::Refuse => {
             if status.blockers.is_empty() {
                 status.blockers.push(finding(failure));
@@ -153,7 +155,7 @@ pub fn failed(
                 end(status, Outcome::Failed, now);
             }
         }
-        Remedy::Undo => begin_undo(status, UndoCause::Failure, failure.reason, &failure.message, now),
+        Remedy::Undo => begin_undo(status, UndoCause::Failure, failure.reason, &failure.message),
         Remedy::Hold => {
             status.hold = Some(Hold { step, reason: failure.reason.into(), message: bounded(&failure.message) });
         }
@@ -177,6 +179,7 @@ pub fn unhold(status: &mut PostgresMigrationStatus, spec: &PostgresMigrationSpec
         e.attempt += 1;
         e.failures = 0;
         e.failing_since = None;
+        e.not_before = None;
         e.message = None;
         e.start_time = Some(Time(now));
     }
@@ -184,8 +187,13 @@ pub fn unhold(status: &mut PostgresMigrationStatus, spec: &PostgresMigrationSpec
 }
 
 /// From here on everything is undone, last step first.
-pub fn begin_undo(status: &mut PostgresMigrationStatus, cause: UndoCause, reason: &str, message: &str, _now: Timestamp) {
+pub fn begin_undo(status: &mut PostgresMigrationStatus, cause: UndoCause, reason: &str, message: &str) {
     let step = status.step.unwrap_or(StepName::Pin);
+    for e in &mut status.steps {
+        e.failures = 0;
+        e.failing_since = None;
+        e.not_before = None;
+    }
     status.hold = None;
     status.undo = Some(Undo { cause, reason: reason.into(), message: bounded(message), step, complete: false });
 }
@@ -225,8 +233,20 @@ pub fn undo_failed(status: &mut PostgresMigrationStatus, step: StepName, failure
     e.failures += 1;
     e.failing_since.get_or_insert(Time(now));
     e.message = Some(bounded(&failure.to_string()));
+    let seconds = failure::backoff(e.failures);
+    e.not_before = after(now, seconds);
     status.step = Some(step);
-    failure::backoff(entry(status, step).failures)
+    seconds
+}
+
+/// Seconds from `now` until `step` may be called again; 0 when it may be now.
+pub fn pause(status: &PostgresMigrationStatus, step: StepName, now: Timestamp) -> i64 {
+    let not_before = status.steps.iter().find(|s| s.name == step).and_then(|s| s.not_before.as_ref());
+    not_before.map_or(0, |t| (t.0.as_second() - now.as_second()).max(0))
+}
+
+fn after(now: Timestamp, seconds: i64) -> Option<Time> {
+    Timestamp::from_second(now.as_second() + seconds).ok().map(Time)
 }
 
 /// All is undone.

@@ -184,7 +184,7 @@ impl Life {
             }
             Next::BeginUndo(cause) => {
                 let (reason, message) = record::undo_words(cause);
-                record::begin_undo(&mut self.status, cause, reason, message, now);
+                record::begin_undo(&mut self.status, cause, reason, message);
             }
             Next::Undo(step) => match self.undo(step) {
                 Ok(a) => record::undo_advanced(&mut self.status, step, &a),
