@@ -51,9 +51,7 @@ pub fn dial(client: &Client, namespace: &str, pod: &str, port: u16) -> Dial {
     let (client, namespace, pod) = (client.clone(), namespace.to_owned(), pod.to_owned());
     Arc::new(move || {
         let (client, namespace, pod) = (client.clone(), namespace.clone(), pod.clone());
-        Box::pin(async move {
-            open(&client, &namespace, &pod, port).await.map(ByteStream::new).map_err(io::Error::other)
-        })
+        Box::pin(async move { open(&client, &namespace, &pod, port).await.map(ByteStream::new).map_err(io::Error::other) })
     })
 }
 

@@ -177,7 +177,8 @@ impl PsqlCarrier {
             opening.extend_from_slice(&passfile::line(password).map_err(|error| lost(&error))?);
         }
         opening.extend_from_slice(script::opening(self.login.password.is_some()).as_bytes());
-        let mut session = PsqlSession::new(self.launch.launch(&self.login.argv(database, patience)).await.map_err(|error| lost(&error))?)?;
+        let mut session =
+            PsqlSession::new(self.launch.launch(&self.login.argv(database, patience)).await.map_err(|error| lost(&error))?)?;
         let settings = session_settings();
         opening.extend_from_slice(&session.answers.question(&settings)?);
         let answer = session.exchange(opening.into()).await?;
@@ -213,9 +214,10 @@ impl PsqlSession {
 
     /// Sends one script, waits for its answer. The session survives an answer, also one that says `ERROR`.
     async fn exchange(&mut self, script: Bytes) -> Result<Answer, SqlError> {
-        let mut pipe = self.pipe.take().ok_or_else(|| {
-            SqlError::new(SqlErrorKind::Connect, "the session was given up after an earlier failure")
-        })?;
+        let mut pipe = self
+            .pipe
+            .take()
+            .ok_or_else(|| SqlError::new(SqlErrorKind::Connect, "the session was given up after an earlier failure"))?;
         // When psql or the way to it has ended already, its output says why.
         let _ = pipe.write(script).await;
         loop {
@@ -272,9 +274,8 @@ impl Session for PsqlSession {
     }
 
     async fn execute(&mut self, statement: &str, deadline: Duration) -> Result<(), SqlError> {
-        let result = timeout(deadline, self.run(statement))
-            .await
-            .unwrap_or_else(|_| Err(SqlError::deadline("statement", deadline)));
+        let result =
+            timeout(deadline, self.run(statement)).await.unwrap_or_else(|_| Err(SqlError::deadline("statement", deadline)));
         self.settle(result)
     }
 

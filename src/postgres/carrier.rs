@@ -50,11 +50,7 @@ pub trait Carrier: Send + Sync {
     ///
     /// Errors: `Connect` when no session came about (the server's own SQLSTATE, such as 3D000 or 28P01, is in
     /// `sqlstate` where the server spoke and the carrier can see it), `Deadline`, `Protocol`.
-    async fn connect(
-        &self,
-        database: &str,
-        deadline: Duration,
-    ) -> Result<Box<dyn Session>, SqlError>;
+    async fn connect(&self, database: &str, deadline: Duration) -> Result<Box<dyn Session>, SqlError>;
 }
 
 /// One session with a server; statements run one after another.
@@ -101,11 +97,7 @@ pub struct Question {
 impl Question {
     /// A question without parameters.
     pub const fn new(name: &'static str, sql: &'static str) -> Self {
-        Self {
-            name,
-            sql: Cow::Borrowed(sql),
-            parameters: Vec::new(),
-        }
+        Self { name, sql: Cow::Borrowed(sql), parameters: Vec::new() }
     }
 
     /// The same question with one more value, for the next placeholder.
@@ -144,19 +136,12 @@ pub struct SqlError {
 impl SqlError {
     /// An error without SQLSTATE.
     pub fn new(kind: SqlErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            sqlstate: None,
-            message: message.into(),
-        }
+        Self { kind, sqlstate: None, message: message.into() }
     }
 
     /// The client's deadline passed in `what`.
     pub fn deadline(what: &str, deadline: Duration) -> Self {
-        Self::new(
-            SqlErrorKind::Deadline,
-            format!("{what}: no answer within {:.1} s", deadline.as_secs_f64()),
-        )
+        Self::new(SqlErrorKind::Deadline, format!("{what}: no answer within {:.1} s", deadline.as_secs_f64()))
     }
 
     /// Whether the server gave this SQLSTATE.
@@ -173,12 +158,7 @@ pub fn session_settings() -> Question {
     for (name, value) in SESSION_SETTINGS {
         let separator = if rows.is_empty() { "" } else { ", " };
         // Writing to a String cannot fail.
-        let _ = write!(
-            rows,
-            "{separator}({}, {})",
-            quote_literal(name),
-            quote_literal(value)
-        );
+        let _ = write!(rows, "{separator}({}, {})", quote_literal(name), quote_literal(value));
     }
     Question {
         name: "session settings",
@@ -199,11 +179,7 @@ pub fn quote_identifier(name: &str) -> String {
 /// An SQL string literal that means the same whatever `standard_conforming_strings` is. No NUL.
 pub fn quote_literal(value: &str) -> String {
     let doubled = value.replace('\'', "''");
-    if doubled.contains('\\') {
-        format!(" E'{}'", doubled.replace('\\', "\\\\"))
-    } else {
-        format!("'{doubled}'")
-    }
+    if doubled.contains('\\') { format!(" E'{}'", doubled.replace('\\', "\\\\")) } else { format!("'{doubled}'") }
 }
 
 #[cfg(test)]
@@ -227,10 +203,7 @@ mod tests {
         let mut error = SqlError::new(SqlErrorKind::Statement, "database \"x\" does not exist");
         assert_eq!(error.to_string(), "database \"x\" does not exist");
         error.sqlstate = Some("3D000".into());
-        assert_eq!(
-            error.to_string(),
-            "database \"x\" does not exist (SQLSTATE 3D000)"
-        );
+        assert_eq!(error.to_string(), "database \"x\" does not exist (SQLSTATE 3D000)");
         assert!(error.is("3D000"));
     }
 }

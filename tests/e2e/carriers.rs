@@ -85,7 +85,7 @@ fn words(argv: &[&str]) -> Vec<String> {
 }
 
 fn hex(context: Context) -> String {
-    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    context.finish().as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Reads to the end: bytes and SHA-256 of the output, text of the error output, exit status.
@@ -154,7 +154,7 @@ async fn two_hundred_megabytes_go_each_way_whole() {
     // Both at once: what goes in comes out, while neither waits for the other to end.
     let Process { stdin, mut output } = exec::start(&server.client, &server.target, &words(&["cat"]), true).await.unwrap();
     let mut stdin = stdin.unwrap();
-    let piece = Bytes::from_iter((0..1_000_000_u32).map(|i| i.to_le_bytes()[1]));
+    let piece = (0..1_000_000_u32).map(|i| i.to_le_bytes()[1]).collect::<Bytes>();
     let feed = async {
         let mut sent = Context::new(&SHA256);
         for _ in 0..50 {
@@ -263,9 +263,9 @@ async fn quiet_is_not_death_and_silence_is() {
         silent.cancel();
         timeout(QUIET, process.output.next()).await.expect("a dead connection must be noticed")
     };
-    let ends = async {
+    let ends = Box::pin(async {
         tokio::join!(without_input, with_an_idle_input, input_that_waits, input_that_was_read, output_that_waits, silence)
-    };
+    });
     let ends = timeout(QUIET + PATIENCE, ends).await.unwrap();
     assert_eq!(ends.0.unwrap(), (0, 0));
     assert_eq!(ends.1.unwrap(), (0, 0));

@@ -2,6 +2,8 @@
 //!
 //! What they need to know stands in the environment; `tests/cluster/env` prints it for the clusters of `tests/cluster/up`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
+
 mod carriers;
 mod install;
 mod leadership;

@@ -1,6 +1,8 @@
 //! Tests of the room `postgres` against real servers: throwaway clusters of every major version whose binaries are
 //! found (`PGM_PG_BIN`, a list like `PATH`; without it Debian's PostgreSQL 15).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
+
 mod catalog;
 mod chop;
 mod cluster;

@@ -26,7 +26,7 @@ struct ChildPipe {
     stderr: Option<ChildStderr>,
 }
 
-fn broken(error: std::io::Error) -> ExecError {
+fn broken(error: &std::io::Error) -> ExecError {
     ExecError { kind: ExecErrorKind::Cut, http_status: None, message: error.to_string() }
 }
 
@@ -41,7 +41,7 @@ impl Launch for Here {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(broken)?;
+            .map_err(|error| broken(&error))?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         Ok(Box::new(ChildPipe { child, stdin, stdout, stderr }))
     }
@@ -50,7 +50,7 @@ impl Launch for Here {
 #[async_trait]
 impl Pipe for ChildPipe {
     async fn write(&mut self, bytes: Bytes) -> Result<(), ExecError> {
-        self.stdin.as_mut().unwrap().write_all(&bytes).await.map_err(broken)
+        self.stdin.as_mut().unwrap().write_all(&bytes).await.map_err(|error| broken(&error))
     }
 
     async fn close_input(&mut self) -> Result<(), ExecError> {
@@ -74,17 +74,17 @@ impl Pipe for ChildPipe {
                 }
             };
             tokio::select! {
-                read = read_out => match read.map_err(broken)? {
+                read = read_out => match read.map_err(|error| broken(&error))? {
                     0 => self.stdout = None,
                     length => return Ok(Event::Stdout(Bytes::copy_from_slice(&out[..length]))),
                 },
-                read = read_err => match read.map_err(broken)? {
+                read = read_err => match read.map_err(|error| broken(&error))? {
                     0 => self.stderr = None,
                     length => return Ok(Event::Stderr(Bytes::copy_from_slice(&err[..length]))),
                 },
             }
         }
-        let status = self.child.wait().await.map_err(broken)?;
+        let status = self.child.wait().await.map_err(|error| broken(&error))?;
         Ok(Event::Exit(status.code().unwrap_or(-1)))
     }
 }
@@ -200,10 +200,14 @@ async fn refusals_have_a_code_and_the_session_goes_on() {
             // Refused when it is prepared, and when it is executed.
             for sql in ["SELECT to_json($1::nonesuch)", "SELECT to_json($1::text::int8)"] {
                 let error = session.ask(&Question::new("cast", sql).with("x\ny"), SOON).await.unwrap_err();
-                assert_eq!((error.kind, error.sqlstate.as_deref()), (SqlErrorKind::Statement, Some(if sql.contains("int8") { "22P02" } else { "42704" })));
+                assert_eq!(
+                    (error.kind, error.sqlstate.as_deref()),
+                    (SqlErrorKind::Statement, Some(if sql.contains("int8") { "22P02" } else { "42704" }))
+                );
             }
             let words = "two\nlines 'quoted' \\x :ERROR";
-            let raise = format!("DO $$ BEGIN RAISE EXCEPTION USING MESSAGE = {}, ERRCODE = 'PGM01'; END $$", quote_literal(words));
+            let raise =
+                format!("DO $$ BEGIN RAISE EXCEPTION USING MESSAGE = {}, ERRCODE = 'PGM01'; END $$", quote_literal(words));
             let error = session.execute(&raise, SOON).await.unwrap_err();
             assert_eq!((error.sqlstate.as_deref(), error.message.as_str()), (Some("PGM01"), words));
 
@@ -320,7 +324,12 @@ async fn a_password_goes_in_by_the_input_and_leaves_no_file() {
         let login = |password: &str| PsqlLogin { password: Some(password.to_owned()), ..PsqlLogin::new("app", "x") };
         let carrier = |password: &str| {
             let path = format!("{}:{}", cluster.bin().display(), std::env::var("PATH").unwrap());
-            let environment = vec![("PATH", path), ("PGHOST", cluster.socket()), ("TMPDIR", cluster.scratch("tmp")), ("PGPASSWORD", "wrong".into())];
+            let environment = vec![
+                ("PATH", path),
+                ("PGHOST", cluster.socket()),
+                ("TMPDIR", cluster.scratch("tmp")),
+                ("PGPASSWORD", "wrong".into()),
+            ];
             PsqlCarrier::over(Arc::new(Here(environment)), login(password))
         };
         let mut session = carrier(password).connect("postgres", SOON).await.unwrap();

@@ -42,27 +42,18 @@ pub struct ExecError {
 
 impl ExecError {
     pub(crate) fn new(kind: ExecErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            http_status: None,
-            message: message.into(),
-        }
+        Self { kind, http_status: None, message: message.into() }
     }
 
     /// Reads an error of the client that came while the stream was opened. `subresource` is `pods/exec` and the like.
     pub(crate) fn opening(subresource: &str, error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => {
-                let text = [&status.message, &status.reason]
-                    .into_iter()
-                    .find(|text| !text.trim().is_empty());
+                let text = [&status.message, &status.reason].into_iter().find(|text| !text.trim().is_empty());
                 let text = shortened(text.map_or("no message", |text| text.trim()));
                 let code = status.code;
                 let (kind, message) = match code {
-                    401 => (
-                        ExecErrorKind::Forbidden,
-                        format!("not authenticated: {text}"),
-                    ),
+                    401 => (ExecErrorKind::Forbidden, format!("not authenticated: {text}")),
                     403 => (
                         ExecErrorKind::Forbidden,
                         // The server does not say which verb it misses.
@@ -71,26 +62,17 @@ impl ExecError {
                     404 => (ExecErrorKind::NotFound, text),
                     _ => (ExecErrorKind::Refused, format!("HTTP {code}: {text}")),
                 };
-                Self {
-                    kind,
-                    http_status: Some(code),
-                    message,
-                }
+                Self { kind, http_status: Some(code), message }
             }
             kube::Error::UpgradeConnection(upgrade) => match upgrade {
-                UpgradeConnectionError::GetPendingUpgrade(_) => {
-                    Self::new(ExecErrorKind::Connect, chain(error))
-                }
+                UpgradeConnectionError::GetPendingUpgrade(_) => Self::new(ExecErrorKind::Connect, chain(error)),
                 UpgradeConnectionError::ProtocolSwitch(_)
                 | UpgradeConnectionError::MissingUpgradeWebSocketHeader
                 | UpgradeConnectionError::MissingConnectionUpgradeHeader
                 | UpgradeConnectionError::SecWebSocketAcceptKeyMismatch
                 | UpgradeConnectionError::SecWebSocketProtocolMismatch => Self::new(
                     ExecErrorKind::Protocol,
-                    format!(
-                        "{} (something on the way does not pass WebSockets)",
-                        chain(error)
-                    ),
+                    format!("{} (something on the way does not pass WebSockets)", chain(error)),
                 ),
             },
             _ => Self::new(ExecErrorKind::Connect, chain(error)),

@@ -30,7 +30,7 @@ use process::Timing;
 pub use process::{Event, Output, Process, Stdin};
 
 /// Within this time the API server must have answered a request to open a stream.
-pub(super) const OPEN_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const OPEN_DEADLINE: Duration = Duration::from_mins(1);
 
 /// The container in which a process is to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,12 +57,7 @@ impl std::fmt::Display for Target {
 /// kind `Runtime` in [`Output::next`]. The request is answered within 60 s or fails with `Deadline`.
 ///
 /// Errors: `Forbidden`, `NotFound`, `Refused`, `Connect`, `Protocol`, `Deadline`.
-pub async fn start(
-    client: &Client,
-    target: &Target,
-    argv: &[String],
-    stdin: bool,
-) -> Result<Process, ExecError> {
+pub async fn start(client: &Client, target: &Target, argv: &[String], stdin: bool) -> Result<Process, ExecError> {
     start_with(client, target, argv, stdin, Timing::default()).await
 }
 
@@ -75,21 +70,13 @@ async fn start_with(
 ) -> Result<Process, ExecError> {
     let request = http::Request::get(exec_path(target, argv, stdin))
         .body(Vec::new())
-        .map_err(|error| {
-            ExecError::new(
-                ExecErrorKind::Protocol,
-                format!("no valid request for exec: {error}"),
-            )
-        })?;
+        .map_err(|error| ExecError::new(ExecErrorKind::Protocol, format!("no valid request for exec: {error}")))?;
     let connection = tokio::time::timeout(OPEN_DEADLINE, client.connect(request))
         .await
         .map_err(|_| {
             ExecError::new(
                 ExecErrorKind::Deadline,
-                format!(
-                    "the API server did not answer exec within {} s",
-                    OPEN_DEADLINE.as_secs()
-                ),
+                format!("the API server did not answer exec within {} s", OPEN_DEADLINE.as_secs()),
             )
         })?
         .map_err(|error| ExecError::opening("pods/exec", &error))?;
@@ -127,10 +114,7 @@ pub async fn run(
     cap: usize,
 ) -> Result<Completed, ExecError> {
     let work = async {
-        let Process {
-            stdin: input,
-            mut output,
-        } = start(client, target, argv, !stdin.is_empty()).await?;
+        let Process { stdin: input, mut output } = start(client, target, argv, !stdin.is_empty()).await?;
         let feed = async {
             if let Some(mut input) = input {
                 // A failure here shows itself in the output: as an exit status, or as the reason of the cut.
@@ -142,18 +126,10 @@ pub async fn run(
         let ((), completed) = tokio::join!(feed, collect(&mut output, cap));
         completed
     };
-    tokio::time::timeout(deadline, work)
-        .await
-        .unwrap_or_else(|_| {
-            let program = argv.first().map_or("", String::as_str);
-            Err(ExecError::new(
-                ExecErrorKind::Deadline,
-                format!(
-                    "{program} in {target} did not end within {} s",
-                    deadline.as_secs()
-                ),
-            ))
-        })
+    tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| {
+        let program = argv.first().map_or("", String::as_str);
+        Err(ExecError::new(ExecErrorKind::Deadline, format!("{program} in {target} did not end within {} s", deadline.as_secs())))
+    })
 }
 
 async fn collect(output: &mut Output, cap: usize) -> Result<Completed, ExecError> {
@@ -163,20 +139,13 @@ async fn collect(output: &mut Output, cap: usize) -> Result<Completed, ExecError
         match output.next().await? {
             Event::Stdout(bytes) => {
                 if stdout.len() + bytes.len() > cap {
-                    return Err(ExecError::new(
-                        ExecErrorKind::Protocol,
-                        format!("more than {cap} bytes of output"),
-                    ));
+                    return Err(ExecError::new(ExecErrorKind::Protocol, format!("more than {cap} bytes of output")));
                 }
                 stdout.extend_from_slice(&bytes);
             }
             Event::Stderr(bytes) => stderr.push(&bytes),
             Event::Exit(exit_code) => {
-                return Ok(Completed {
-                    stdout,
-                    stderr: stderr.into_bytes(),
-                    exit_code,
-                });
+                return Ok(Completed { stdout, stderr: stderr.into_bytes(), exit_code });
             }
         }
     }
@@ -192,10 +161,7 @@ pub struct Tail {
 impl Tail {
     /// Keeps at most `cap` bytes.
     pub fn new(cap: usize) -> Self {
-        Self {
-            cap,
-            bytes: Vec::new(),
-        }
+        Self { cap, bytes: Vec::new() }
     }
 
     /// Appends, forgetting what is too old. Holds up to twice `cap` at times.

@@ -34,11 +34,7 @@ pub const FAILED: i32 = 125;
 /// Wraps `argv` (a libpq program and its arguments). Its input must begin with [`line`]; give the program `-w`, so that
 /// it never asks for a password on the input that carries data.
 pub fn wrap(argv: &[String]) -> Vec<String> {
-    ["sh", "-c", SCRIPT, "sh"]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(argv.iter().cloned())
-        .collect()
+    ["sh", "-c", SCRIPT, "sh"].into_iter().map(str::to_owned).chain(argv.iter().cloned()).collect()
 }
 
 /// The first line of the input: an entry of a password file that fits every host, port, database and user.
@@ -63,8 +59,7 @@ mod tests {
 
     #[test]
     fn the_program_finds_the_entry_and_the_rest_of_the_input_and_the_file_is_gone_after_it() {
-        let directory =
-            std::env::temp_dir().join(format!("pgmigration-passfile-{}", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("pgmigration-passfile-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let program = r#"printf %s "$PGPASSWORD"; stat -c %a "$PGPASSFILE"; cat "$PGPASSFILE"; tr '\0' 0; printf %s "$1""#;
         let argv = ["sh", "-c", program, "sh", "a b'\"$x"].map(str::to_owned);
@@ -92,12 +87,8 @@ mod tests {
     fn a_failing_program_keeps_its_status_and_a_missing_line_is_a_failure() {
         let status = |argv: &[&str], input: &[u8]| {
             let wrapped = wrap(&argv.iter().map(|&a| a.to_owned()).collect::<Vec<_>>());
-            let mut child = Command::new(&wrapped[0])
-                .args(&wrapped[1..])
-                .stdin(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
+            let mut child =
+                Command::new(&wrapped[0]).args(&wrapped[1..]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
             child.stdin.take().unwrap().write_all(input).unwrap();
             child.wait().unwrap().code()
         };

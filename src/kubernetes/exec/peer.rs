@@ -16,11 +16,7 @@ use super::Target;
 pub type Socket = WebSocketStream<TcpStream>;
 
 pub fn target() -> Target {
-    Target {
-        namespace: "onyx".into(),
-        pod: "pg-0".into(),
-        container: "postgres".into(),
-    }
+    Target { namespace: "onyx".into(), pod: "pg-0".into(), container: "postgres".into() }
 }
 
 /// Serves one connection: upgrades it to `protocol` and runs `script`. Its result comes out of the handle.
@@ -39,14 +35,10 @@ where
         #[expect(clippy::result_large_err, reason = "the signature is the library's")]
         let answer = |request: &Request, mut response: Response| {
             path = request.uri().to_string();
-            response
-                .headers_mut()
-                .insert("sec-websocket-protocol", protocol.parse().unwrap());
+            response.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
             Ok(response)
         };
-        let socket = tokio_tungstenite::accept_hdr_async(stream, answer)
-            .await
-            .unwrap();
+        let socket = tokio_tungstenite::accept_hdr_async(stream, answer).await.unwrap();
         script(socket, path).await
     });
     (client, task)

@@ -47,11 +47,7 @@ pub(super) struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self {
-            ping_every: Duration::from_secs(30),
-            ping_after_input: Duration::from_secs(1),
-            drain: Duration::from_secs(5),
-        }
+        Self { ping_every: Duration::from_secs(30), ping_after_input: Duration::from_secs(1), drain: Duration::from_secs(5) }
     }
 }
 
@@ -127,14 +123,8 @@ struct Answered {
     frames: u64,
 }
 
-trait Frames:
-    futures::Stream<Item = Result<Message, tungstenite::Error>> + Send + Unpin + std::fmt::Debug
-{
-}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Frames
-    for SplitStream<WebSocketStream<S>>
-{
-}
+trait Frames: futures::Stream<Item = Result<Message, tungstenite::Error>> + Send + Unpin + std::fmt::Debug {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Frames for SplitStream<WebSocketStream<S>> {}
 
 impl Process {
     /// Takes over an open WebSocket on which v5 was negotiated.
@@ -146,18 +136,9 @@ impl Process {
         let (sent_by, sent) = watch::channel(Sent::default());
         let (commands, queue) = mpsc::channel(1);
         let ended = CancellationToken::new();
-        let sender = Sender {
-            sink,
-            sent: sent_by,
-            ended: ended.clone(),
-            timing,
-        };
+        let sender = Sender { sink, sent: sent_by, ended: ended.clone(), timing };
         tokio::spawn(sender.drive(stdin.then_some(queue)));
-        let stdin = stdin.then(|| Stdin {
-            commands,
-            ended: ended.clone(),
-            sent: sent.clone(),
-        });
+        let stdin = stdin.then(|| Stdin { commands, ended: ended.clone(), sent: sent.clone() });
         let output = Output {
             stream: Some(Box::new(stream)),
             sent,
@@ -228,10 +209,7 @@ impl Output {
         loop {
             let closing_at = self.closing_at;
             let Some(stream) = self.stream.as_mut() else {
-                return Err(ExecError::new(
-                    ExecErrorKind::Protocol,
-                    "read after the end of the process",
-                ));
+                return Err(ExecError::new(ExecErrorKind::Protocol, "read after the end of the process"));
             };
             tokio::select! {
                 biased;
@@ -251,16 +229,11 @@ impl Output {
         }
     }
 
-    fn receive(
-        &mut self,
-        frame: Option<Result<Message, tungstenite::Error>>,
-    ) -> Result<Option<Event>, ExecError> {
+    fn receive(&mut self, frame: Option<Result<Message, tungstenite::Error>>) -> Result<Option<Event>, ExecError> {
         let message = match frame {
             None => return self.verdict("the connection was closed").map(Some),
             Some(Err(error)) => {
-                return self
-                    .verdict(&format!("the connection broke: {error}"))
-                    .map(Some);
+                return self.verdict(&format!("the connection broke: {error}")).map(Some);
             }
             Some(Ok(message)) => message,
         };
@@ -279,20 +252,14 @@ impl Output {
                 Ok(None)
             }
             Message::Close(reason) => {
-                let reason =
-                    reason.map(|frame| format!(" ({} {})", u16::from(frame.code), frame.reason));
-                self.verdict(&format!(
-                    "the API server closed the connection{}",
-                    reason.unwrap_or_default()
-                ))
-                .map(Some)
+                let reason = reason.map(|frame| format!(" ({} {})", u16::from(frame.code), frame.reason));
+                self.verdict(&format!("the API server closed the connection{}", reason.unwrap_or_default())).map(Some)
             }
             // The WebSocket layer answers pings.
             Message::Ping(_) => Ok(None),
-            Message::Text(_) | Message::Frame(_) => Err(ExecError::new(
-                ExecErrorKind::Protocol,
-                "the API server sent a message that is not of v5.channel.k8s.io",
-            )),
+            Message::Text(_) | Message::Frame(_) => {
+                Err(ExecError::new(ExecErrorKind::Protocol, "the API server sent a message that is not of v5.channel.k8s.io"))
+            }
         }
     }
 
@@ -308,10 +275,7 @@ impl Output {
             STDERR => Ok(Some(Event::Stderr(data))),
             STATUS => {
                 let status = serde_json::from_slice(&data).map_err(|error| {
-                    ExecError::new(
-                        ExecErrorKind::Protocol,
-                        format!("unreadable status of the process: {error}"),
-                    )
+                    ExecError::new(ExecErrorKind::Protocol, format!("unreadable status of the process: {error}"))
                 })?;
                 // Output may still follow: the end is the peer's close. Input has nobody to read it any more.
                 self.status = Some(status);
@@ -321,9 +285,7 @@ impl Output {
             }
             other => Err(ExecError::new(
                 ExecErrorKind::Protocol,
-                format!(
-                    "the API server sent data on channel {other}, which v5.channel.k8s.io does not have"
-                ),
+                format!("the API server sent data on channel {other}, which v5.channel.k8s.io does not have"),
             )),
         }
     }
@@ -340,9 +302,7 @@ impl Output {
         if unanswered > UNANSWERED_PINGS && all_input_taken {
             return Err(ExecError::new(
                 ExecErrorKind::Cut,
-                format!(
-                    "the API server left {UNANSWERED_PINGS} pings unanswered: the connection is dead"
-                ),
+                format!("the API server left {UNANSWERED_PINGS} pings unanswered: the connection is dead"),
             ));
         }
         Ok(())
@@ -367,24 +327,15 @@ fn exit_code(status: &Status) -> Result<i32, ExecError> {
     if status.status.as_deref() == Some("Success") {
         return Ok(0);
     }
-    let message = status
-        .message
-        .clone()
-        .unwrap_or_else(|| "no message".to_owned());
+    let message = status.message.clone().unwrap_or_else(|| "no message".to_owned());
     if status.reason.as_deref() == Some("NonZeroExitCode") {
-        let causes = status
-            .details
-            .iter()
-            .flat_map(|details| details.causes.iter().flatten());
+        let causes = status.details.iter().flat_map(|details| details.causes.iter().flatten());
         let code = causes
             .filter(|cause| cause.reason.as_deref() == Some("ExitCode"))
             .find_map(|cause| cause.message.as_deref()?.parse::<i32>().ok());
         return match code {
             Some(code) if code != 0 => Ok(code),
-            Some(_) | None => Err(ExecError::new(
-                ExecErrorKind::Protocol,
-                format!("a failure without an exit code: {message}"),
-            )),
+            Some(_) | None => Err(ExecError::new(ExecErrorKind::Protocol, format!("a failure without an exit code: {message}"))),
         };
     }
     Err(ExecError::new(ExecErrorKind::Runtime, message))

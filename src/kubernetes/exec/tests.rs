@@ -26,9 +26,7 @@ fn argv(words: &[&str]) -> Vec<String> {
 }
 
 async fn next(process: &mut Process) -> Result<Event, super::ExecError> {
-    timeout(SOON, process.output.next())
-        .await
-        .expect("next() must not hang")
+    timeout(SOON, process.output.next()).await.expect("next() must not hang")
 }
 
 #[tokio::test]
@@ -44,23 +42,12 @@ async fn output_error_output_and_exit_come_in_order_and_argv_travels_whole() {
         path
     })
     .await;
-    let mut process = start(&client, &target(), &argv(&["echo", "a b&c=%\n'ü"]), false)
-        .await
-        .unwrap();
+    let mut process = start(&client, &target(), &argv(&["echo", "a b&c=%\n'ü"]), false).await.unwrap();
     assert!(process.stdin.is_none());
-    assert_eq!(
-        next(&mut process).await.unwrap(),
-        Event::Stdout("out".into())
-    );
-    assert_eq!(
-        next(&mut process).await.unwrap(),
-        Event::Stderr("err".into())
-    );
+    assert_eq!(next(&mut process).await.unwrap(), Event::Stdout("out".into()));
+    assert_eq!(next(&mut process).await.unwrap(), Event::Stderr("err".into()));
     assert_eq!(next(&mut process).await.unwrap(), Event::Exit(3));
-    assert_eq!(
-        next(&mut process).await.unwrap_err().kind,
-        ExecErrorKind::Protocol
-    );
+    assert_eq!(next(&mut process).await.unwrap_err().kind, ExecErrorKind::Protocol);
     assert_eq!(
         server.await.unwrap(),
         "/api/v1/namespaces/onyx/pods/pg%2D0/exec?container=postgres&stdin=false&stdout=true&stderr=true&tty=false\
@@ -76,13 +63,8 @@ async fn a_status_before_the_last_output_loses_nothing() {
         peer::close(socket).await;
     })
     .await;
-    let done = run(&client, &target(), &argv(&["x"]), b"", SOON, 100)
-        .await
-        .unwrap();
-    assert_eq!(
-        (done.stdout.as_slice(), done.exit_code),
-        (b"late".as_slice(), 0)
-    );
+    let done = run(&client, &target(), &argv(&["x"]), b"", SOON, 100).await.unwrap();
+    assert_eq!((done.stdout.as_slice(), done.exit_code), (b"late".as_slice(), 0));
 }
 
 #[tokio::test]
@@ -92,9 +74,7 @@ async fn after_a_status_a_peer_that_never_closes_does_not_hold_us() {
         std::future::pending::<()>().await;
     })
     .await;
-    let mut process = start_with(&client, &target(), &argv(&["x"]), false, QUICK)
-        .await
-        .unwrap();
+    let mut process = start_with(&client, &target(), &argv(&["x"]), false, QUICK).await.unwrap();
     assert_eq!(next(&mut process).await.unwrap(), Event::Exit(0));
 }
 
@@ -105,9 +85,7 @@ async fn a_close_without_a_status_is_a_cut() {
         peer::close(socket).await;
     })
     .await;
-    let error = run(&client, &target(), &argv(&["x"]), b"", SOON, 100)
-        .await
-        .unwrap_err();
+    let error = run(&client, &target(), &argv(&["x"]), b"", SOON, 100).await.unwrap_err();
     assert_eq!(error.kind, ExecErrorKind::Cut);
     assert!(error.message.contains("no exit status"), "{error}");
 }
@@ -121,9 +99,7 @@ async fn a_reset_is_an_error_at_once_for_reader_and_writer() {
         reset(socket);
     })
     .await;
-    let Process { stdin, mut output } = start(&client, &target(), &argv(&["x"]), true)
-        .await
-        .unwrap();
+    let Process { stdin, mut output } = start(&client, &target(), &argv(&["x"]), true).await.unwrap();
     let mut stdin = stdin.unwrap();
     let write = async {
         loop {
@@ -136,9 +112,7 @@ async fn a_reset_is_an_error_at_once_for_reader_and_writer() {
         assert_eq!(output.next().await.unwrap(), Event::Stdout("part".into()));
         output.next().await.unwrap_err()
     };
-    let (written, read) = timeout(SOON, async { tokio::join!(write, read) })
-        .await
-        .expect("a reset must not hang");
+    let (written, read) = timeout(SOON, async { tokio::join!(write, read) }).await.expect("a reset must not hang");
     assert_eq!(written.kind, ExecErrorKind::Cut);
     assert_eq!(read.kind, ExecErrorKind::Cut);
     assert!(read.message.contains("broke"), "{read}");
@@ -152,9 +126,7 @@ async fn an_unknown_program_is_not_an_exit_code() {
         peer::close(socket).await;
     })
     .await;
-    let error = run(&client, &target(), &argv(&["pg_dmp"]), b"", SOON, 100)
-        .await
-        .unwrap_err();
+    let error = run(&client, &target(), &argv(&["pg_dmp"]), b"", SOON, 100).await.unwrap_err();
     assert_eq!(error.kind, ExecErrorKind::Runtime);
     assert!(error.message.contains("not found in $PATH"));
 }
@@ -171,9 +143,7 @@ async fn a_failure_without_a_readable_code_is_never_success() {
             let _ = socket.close(None).await;
         })
         .await;
-        let error = run(&client, &target(), &argv(&["x"]), b"", SOON, 100)
-            .await
-            .unwrap_err();
+        let error = run(&client, &target(), &argv(&["x"]), b"", SOON, 100).await.unwrap_err();
         assert_eq!(error.kind, ExecErrorKind::Protocol, "{status}");
     }
 }
@@ -181,10 +151,7 @@ async fn a_failure_without_a_readable_code_is_never_success() {
 #[tokio::test]
 async fn refusals_are_told_apart_and_readable() {
     let refusal = |code: &str, content: &str, body: &str| {
-        format!(
-            "HTTP/1.1 {code}\r\ncontent-type: {content}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            body.len()
-        )
+        format!("HTTP/1.1 {code}\r\ncontent-type: {content}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
     };
     let json = |code: u16, message: &str| {
         format!(
@@ -194,74 +161,37 @@ async fn refusals_are_told_apart_and_readable() {
     let long_page = format!("<html>{}</html>", "x".repeat(5000));
     let cases = [
         (
-            refusal(
-                "403 Forbidden",
-                "application/json",
-                &json(403, "pods \"pg-0\" is forbidden: "),
-            ),
+            refusal("403 Forbidden", "application/json", &json(403, "pods \"pg-0\" is forbidden: ")),
             ExecErrorKind::Forbidden,
             Some(403),
             "verbs get and create",
         ),
         (
-            refusal(
-                "401 Unauthorized",
-                "application/json",
-                &json(401, "Unauthorized"),
-            ),
+            refusal("401 Unauthorized", "application/json", &json(401, "Unauthorized")),
             ExecErrorKind::Forbidden,
             Some(401),
             "not authenticated",
         ),
         (
-            refusal(
-                "404 Not Found",
-                "application/json",
-                &json(404, "pods \"pg-0\" not found"),
-            ),
+            refusal("404 Not Found", "application/json", &json(404, "pods \"pg-0\" not found")),
             ExecErrorKind::NotFound,
             Some(404),
             "pods \"pg-0\" not found",
         ),
         (
-            refusal(
-                "400 Bad Request",
-                "application/json",
-                &json(400, "container x is not valid for pod pg-0"),
-            ),
+            refusal("400 Bad Request", "application/json", &json(400, "container x is not valid for pod pg-0")),
             ExecErrorKind::Refused,
             Some(400),
             "container x is not valid",
         ),
-        (
-            refusal("502 Bad Gateway", "text/html", &long_page),
-            ExecErrorKind::Refused,
-            Some(502),
-            "<html>xxx",
-        ),
-        (
-            refusal("200 OK", "text/plain", "hello"),
-            ExecErrorKind::Protocol,
-            None,
-            "200",
-        ),
-        (
-            "nonsense\r\n\r\n".to_owned(),
-            ExecErrorKind::Connect,
-            None,
-            "",
-        ),
+        (refusal("502 Bad Gateway", "text/html", &long_page), ExecErrorKind::Refused, Some(502), "<html>xxx"),
+        (refusal("200 OK", "text/plain", "hello"), ExecErrorKind::Protocol, None, "200"),
+        ("nonsense\r\n\r\n".to_owned(), ExecErrorKind::Connect, None, ""),
     ];
     for (response, kind, http_status, words) in cases {
         let client = answer(response.clone()).await;
-        let error = start(&client, &target(), &argv(&["x"]), false)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            (error.kind, error.http_status),
-            (kind, http_status),
-            "{response}: {error}"
-        );
+        let error = start(&client, &target(), &argv(&["x"]), false).await.unwrap_err();
+        assert_eq!((error.kind, error.http_status), (kind, http_status), "{response}: {error}");
         assert!(error.message.contains(words), "{error}");
         assert!(error.message.len() < 1200, "{}", error.message.len());
     }
@@ -275,10 +205,7 @@ async fn nobody_listening_is_a_connect_error() {
     let mut config = kube::Config::new(format!("http://{address}").parse().unwrap());
     config.default_retry = false;
     let client = kube::Client::try_from(config).unwrap();
-    let error = timeout(SOON, start(&client, &target(), &argv(&["x"]), false))
-        .await
-        .unwrap()
-        .unwrap_err();
+    let error = timeout(SOON, start(&client, &target(), &argv(&["x"]), false)).await.unwrap().unwrap_err();
     assert_eq!(error.kind, ExecErrorKind::Connect);
     assert!(error.message.contains("refused"), "{error}");
 }
@@ -286,12 +213,10 @@ async fn nobody_listening_is_a_connect_error() {
 #[tokio::test]
 async fn a_server_without_half_close_is_refused() {
     let (client, _server) = serve("v4.channel.k8s.io", |socket, _| async move {
-        peer::close(socket).await
+        peer::close(socket).await;
     })
     .await;
-    let error = start(&client, &target(), &argv(&["x"]), true)
-        .await
-        .unwrap_err();
+    let error = start(&client, &target(), &argv(&["x"]), true).await.unwrap_err();
     assert_eq!(error.kind, ExecErrorKind::Protocol);
     assert!(error.message.contains("v4"), "{error}");
 }
@@ -315,13 +240,8 @@ async fn closing_the_input_half_closes_and_the_output_goes_on() {
     })
     .await;
     let input = vec![5; 5_000_000];
-    let done = run(&client, &target(), &argv(&["wc"]), &input, SOON, 100)
-        .await
-        .unwrap();
-    assert_eq!(
-        String::from_utf8(done.stdout).unwrap(),
-        format!("5000000 {}", 1 << 20)
-    );
+    let done = run(&client, &target(), &argv(&["wc"]), &input, SOON, 100).await.unwrap();
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), format!("5000000 {}", 1 << 20));
     assert_eq!(done.exit_code, 0);
 }
 
@@ -335,16 +255,8 @@ async fn an_input_dropped_before_its_end_cuts_the_process_off() {
         frames
     })
     .await;
-    let mut process = start(&client, &target(), &argv(&["cat"]), true)
-        .await
-        .unwrap();
-    process
-        .stdin
-        .as_mut()
-        .unwrap()
-        .write("half".into())
-        .await
-        .unwrap();
+    let mut process = start(&client, &target(), &argv(&["cat"]), true).await.unwrap();
+    process.stdin.as_mut().unwrap().write("half".into()).await.unwrap();
     process.stdin = None;
     let error = next(&mut process).await.unwrap_err();
     assert_eq!(error.kind, ExecErrorKind::Cut);
@@ -361,15 +273,10 @@ async fn a_process_that_ends_without_reading_does_not_hold_its_writer() {
         std::future::pending::<()>().await;
     })
     .await;
-    let Process { stdin, mut output } =
-        start_with(&client, &target(), &argv(&["false"]), true, QUICK)
-            .await
-            .unwrap();
+    let Process { stdin, mut output } = start_with(&client, &target(), &argv(&["false"]), true, QUICK).await.unwrap();
     let mut stdin = stdin.unwrap();
     let write = async { while stdin.write(Bytes::from(vec![0; 1 << 20])).await.is_ok() {} };
-    let ((), end) = timeout(SOON, async { tokio::join!(write, output.next()) })
-        .await
-        .expect("must not hang");
+    let ((), end) = timeout(SOON, async { tokio::join!(write, output.next()) }).await.expect("must not hang");
     assert_eq!(end.unwrap(), Event::Exit(1));
 }
 
@@ -381,10 +288,7 @@ async fn output_that_nobody_reads_stands_still_in_bounded_memory_and_holds_up_no
         let flood = async {
             let mut sent = 0_usize;
             let frame = Message::Binary(vec![1; 32 << 10].into());
-            while timeout(Duration::from_millis(500), sink.send(frame.clone()))
-                .await
-                .is_ok_and(|sent| sent.is_ok())
-            {
+            while timeout(Duration::from_millis(500), sink.send(frame.clone())).await.is_ok_and(|sent| sent.is_ok()) {
                 sent += 32 << 10;
             }
             sent
@@ -404,30 +308,12 @@ async fn output_that_nobody_reads_stands_still_in_bounded_memory_and_holds_up_no
         sent
     })
     .await;
-    let mut process = start(&client, &target(), &argv(&["cat"]), true)
-        .await
-        .unwrap();
-    timeout(
-        SOON,
-        process
-            .stdin
-            .as_mut()
-            .unwrap()
-            .write(Bytes::from(vec![0; 20 << 20])),
-    )
-    .await
-    .unwrap()
-    .unwrap();
+    let mut process = start(&client, &target(), &argv(&["cat"]), true).await.unwrap();
+    timeout(SOON, process.stdin.as_mut().unwrap().write(Bytes::from(vec![0; 20 << 20]))).await.unwrap().unwrap();
     timeout(SOON, input_seen).await.unwrap().unwrap();
     drop(process);
-    let unread = timeout(SOON, server)
-        .await
-        .expect("the drop must end the connection")
-        .unwrap();
-    assert!(
-        unread < 64 << 20,
-        "{unread} bytes were taken without being read"
-    );
+    let unread = timeout(SOON, server).await.expect("the drop must end the connection").unwrap();
+    assert!(unread < 64 << 20, "{unread} bytes were taken without being read");
 }
 
 #[tokio::test]
@@ -435,7 +321,7 @@ async fn a_huge_error_output_keeps_its_tail_and_too_much_output_is_an_error() {
     let script = |channel: u8| {
         move |mut socket: peer::Socket, _| async move {
             for _ in 0..1000 {
-                send(&mut socket, channel, &[b'.'; 32 << 10]).await;
+                send(&mut socket, channel, &vec![b'.'; 32 << 10]).await;
             }
             send(&mut socket, channel, b"the last words\n").await;
             exit(&mut socket, 1).await;
@@ -443,9 +329,7 @@ async fn a_huge_error_output_keeps_its_tail_and_too_much_output_is_an_error() {
         }
     };
     let (client, _server) = serve(V5, script(2)).await;
-    let done = run(&client, &target(), &argv(&["x"]), b"", SOON, 4096)
-        .await
-        .unwrap();
+    let done = run(&client, &target(), &argv(&["x"]), b"", SOON, 4096).await.unwrap();
     assert_eq!((done.stderr.len(), done.exit_code), (4096, 1));
     assert!(done.stderr.ends_with(b"..the last words\n"));
 
@@ -454,26 +338,15 @@ async fn a_huge_error_output_keeps_its_tail_and_too_much_output_is_an_error() {
         while receive(&mut socket).await.is_some() {}
     })
     .await;
-    let error = run(&client, &target(), &argv(&["x"]), b"", SOON, 4096)
-        .await
-        .unwrap_err();
+    let error = run(&client, &target(), &argv(&["x"]), b"", SOON, 4096).await.unwrap_err();
     assert_eq!(error.kind, ExecErrorKind::Protocol);
 }
 
 #[tokio::test]
 async fn a_short_command_keeps_its_deadline() {
-    let (client, _server) = serve(V5, |mut socket, _| async move {
-        while receive(&mut socket).await.is_some() {}
-    })
-    .await;
+    let (client, _server) = serve(V5, |mut socket, _| async move { while receive(&mut socket).await.is_some() {} }).await;
     let deadline = Duration::from_millis(50);
-    let error = timeout(
-        SOON,
-        run(&client, &target(), &argv(&["sleep"]), b"x", deadline, 10),
-    )
-    .await
-    .unwrap()
-    .unwrap_err();
+    let error = timeout(SOON, run(&client, &target(), &argv(&["sleep"]), b"x", deadline, 10)).await.unwrap().unwrap_err();
     assert_eq!(error.kind, ExecErrorKind::Deadline);
 }
 
@@ -492,13 +365,8 @@ async fn an_idle_connection_is_kept_alive_even_while_nobody_reads() {
         peer::close(socket).await;
     })
     .await;
-    let mut process = start_with(&client, &target(), &argv(&["sleep"]), true, QUICK)
-        .await
-        .unwrap();
-    timeout(SOON, pings)
-        .await
-        .expect("pings must come without reads")
-        .unwrap();
+    let mut process = start_with(&client, &target(), &argv(&["sleep"]), true, QUICK).await.unwrap();
+    timeout(SOON, pings).await.expect("pings must come without reads").unwrap();
     assert_eq!(next(&mut process).await.unwrap(), Event::Exit(0));
 }
 
@@ -510,9 +378,7 @@ async fn a_peer_that_answers_no_pings_is_gone() {
         std::future::pending::<()>().await;
     })
     .await;
-    let mut process = start_with(&client, &target(), &argv(&["x"]), false, QUICK)
-        .await
-        .unwrap();
+    let mut process = start_with(&client, &target(), &argv(&["x"]), false, QUICK).await.unwrap();
     let error = next(&mut process).await.unwrap_err();
     assert_eq!(error.kind, ExecErrorKind::Cut);
     assert!(error.message.contains("pings"), "{error}");
@@ -528,16 +394,8 @@ async fn a_peer_that_answered_pings_after_the_input_and_then_stops_is_gone() {
         std::future::pending::<()>().await;
     })
     .await;
-    let mut process = start_with(&client, &target(), &argv(&["psql"]), true, QUICK)
-        .await
-        .unwrap();
-    process
-        .stdin
-        .as_mut()
-        .unwrap()
-        .write("select 1;".into())
-        .await
-        .unwrap();
+    let mut process = start_with(&client, &target(), &argv(&["psql"]), true, QUICK).await.unwrap();
+    process.stdin.as_mut().unwrap().write("select 1;".into()).await.unwrap();
     let error = next(&mut process).await.unwrap_err();
     assert!(error.message.contains("pings"), "{error}");
 }
@@ -553,9 +411,7 @@ async fn a_process_that_does_not_read_its_input_is_not_mistaken_for_a_dead_peer(
         peer::close(socket).await;
     })
     .await;
-    let mut process = start_with(&client, &target(), &argv(&["pg_restore"]), true, QUICK)
-        .await
-        .unwrap();
+    let mut process = start_with(&client, &target(), &argv(&["pg_restore"]), true, QUICK).await.unwrap();
     let mut stdin = process.stdin.take().unwrap();
     stdin.write("archive".into()).await.unwrap();
     stdin.close().await.unwrap();

@@ -98,23 +98,21 @@ impl Answers {
         }
         self.count += 1;
         let name = format!("pgmigration_{}", self.count);
-        let mut script = String::new();
-        let mut values = Vec::new();
+        let (mut set, mut unset, mut values) = (String::new(), String::new(), Vec::new());
         for (index, value) in question.parameters.iter().enumerate() {
-            let value = sendable(question.name, value)?;
-            script.push_str(&format!("\\set pgmigration_p{index} {}\n", set_quoted(value)));
+            let value = set_quoted(sendable(question.name, value)?);
+            // Writing to a String cannot fail.
+            let _ = writeln!(set, "\\set pgmigration_p{index} {value}");
+            let _ = writeln!(unset, "\\unset pgmigration_p{index}");
             values.push(format!(":'pgmigration_p{index}'"));
         }
         let types = vec!["text"; values.len()].join(", ");
         let values = values.join(", ");
-        script.push_str(&format!(
-            "PREPARE {name}({types}) AS {sql}\n;\n\\if :ERROR\n{verdict}\\else\nEXECUTE {name}({values});\n{verdict}\
-             DEALLOCATE {name};\n\\endif\n",
-            verdict = self.verdict(),
-        ));
-        for index in 0..question.parameters.len() {
-            script.push_str(&format!("\\unset pgmigration_p{index}\n"));
-        }
+        let verdict = self.verdict();
+        let script = format!(
+            "{set}PREPARE {name}({types}) AS {sql}\n;\n\\if :ERROR\n{verdict}\\else\nEXECUTE {name}({values});\n{verdict}\
+             DEALLOCATE {name};\n\\endif\n{unset}"
+        );
         Ok(script.into())
     }
 
@@ -149,8 +147,7 @@ impl Answers {
         let verdict = String::from_utf8_lossy(&whole[at + opening.len()..]);
         let (line, message) = verdict.split_once('\n').ok_or_else(unreadable)?;
         let mut words = line.split(' ');
-        let (Some(error), Some(sqlstate), Some(rows), None) = (words.next(), words.next(), words.next(), words.next())
-        else {
+        let (Some(error), Some(sqlstate), Some(rows), None) = (words.next(), words.next(), words.next(), words.next()) else {
             return Err(unreadable());
         };
         let error = match error {
@@ -168,9 +165,7 @@ impl Answers {
 pub fn outcome(answer: Answer) -> Result<Answer, SqlError> {
     match answer.error {
         None => Ok(answer),
-        Some((sqlstate, message)) => {
-            Err(SqlError { kind: SqlErrorKind::Statement, sqlstate: Some(sqlstate), message })
-        }
+        Some((sqlstate, message)) => Err(SqlError { kind: SqlErrorKind::Statement, sqlstate: Some(sqlstate), message }),
     }
 }
 
