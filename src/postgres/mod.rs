@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod carrier;
 pub mod catalog;
+pub mod digest;
 pub mod fence;
 pub mod names;
 pub mod network;

@@ -6,6 +6,7 @@
 mod catalog;
 mod chop;
 mod cluster;
+mod digest;
 mod fence;
 mod psql;
 mod publish;
