@@ -1,6 +1,6 @@
 # `make` alone tells what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint generate image down
+.PHONY: help demo test bench lint generate image down
 SHELL := /bin/bash
 
 help: ## this list
@@ -12,6 +12,9 @@ demo: ## moves a living application's database from cluster old to cluster new b
 
 test: ## all tests, in both clusters and outside them; tests/run STAGE... runs single stages
 	@tests/run
+
+bench: ## times a migration beside the runbook's own commands and writes docs/performance.md; MEGABYTES="200 1000" ROUNDS=1
+	@tests/bench/bench
 
 lint: ## format, clippy and (where cargo-deny is installed) licences, bans and sources of dependencies
 	cargo fmt --check
