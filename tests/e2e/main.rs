@@ -7,5 +7,6 @@
 mod carriers;
 mod install;
 mod leadership;
+mod objects;
 mod rules;
 mod support;

@@ -92,7 +92,8 @@ pub enum JobState {
         uid: String,
         /// Why, in Kubernetes' words: `BackoffLimitExceeded: ...`, `DeadlineExceeded: ...`.
         message: String,
-        /// How the container ended. Absent when the pod is gone, or never started.
+        /// How the container ended. Absent when the pod is gone, or never started: past its deadline a Job deletes its pod,
+        /// and the log goes with it.
         end: Option<Termination>,
     },
 }
