@@ -23,16 +23,18 @@ enum Command {
     Operator(args::Operator),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = telemetry::init(cli.logs.log_format, &cli.logs.log_filter) {
-        eprintln!("--log-filter: {error}");
-        return ExitCode::from(2);
-    }
+    telemetry::init(&cli.logs);
     // Fails only when a provider is there already; then there is nothing to do.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match cli.command {
-        Command::Operator(args) => operator::main(args).await,
-    }
+    let Ok(runtime) = tokio::runtime::Runtime::new() else { return ExitCode::FAILURE };
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Operator(args) => operator::main(args).await,
+        }
+    });
+    // At once: who has lost the lease must not wait for a name lookup that hangs.
+    runtime.shutdown_background();
+    code
 }

@@ -1,8 +1,11 @@
 //! Arguments of the process, apart from what is done with them.
 
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum, value_parser};
+
+use super::telemetry::Filter;
 
 /// Logs go to standard error, one line per event.
 #[derive(Args, Clone, Debug)]
@@ -12,8 +15,8 @@ pub struct Logs {
     pub log_format: LogFormat,
     /// What is logged: a level (error, warn, info, debug, trace), or levels by module such as "info,pgmigration=debug".
     /// Libraries that see raw bytes never log below info, whatever is asked for.
-    #[arg(long, env = "LOG_FILTER", default_value = "info", global = true)]
-    pub log_filter: String,
+    #[arg(long, env = "LOG_FILTER", default_value = "info", global = true, value_parser = Filter::from_str)]
+    pub log_filter: Filter,
 }
 
 /// Form of a log line.

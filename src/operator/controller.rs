@@ -54,21 +54,18 @@ pub async fn run(context: Context) -> Result<(), Error> {
         .with_config(Config::default().concurrency(context.settings.concurrency))
         .graceful_shutdown_on(context.shutdown.clone().cancelled_owned());
     let store = controller.store();
-    let health = Arc::clone(&context.health);
-    let synced = tokio::spawn(async move {
+    let synced = async {
         if store.wait_until_ready().await.is_ok() {
-            health.synced();
+            context.health.synced();
+        }
+    };
+    let visits = controller.run(visit, on_error, visitor).for_each(|result| async {
+        if let Err(error) = result {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a visit ended with an error");
         }
     });
-    controller
-        .run(visit, on_error, visitor)
-        .for_each(|result| async {
-            if let Err(error) = result {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a visit ended with an error");
-            }
-        })
-        .await;
-    synced.abort();
+    // Both in one task: the store wakes only the last of those who wait for it, and the controller waits for it too.
+    tokio::join!(synced, visits);
     Ok(())
 }
 

@@ -1,12 +1,14 @@
 //! Logs: where they go, how they look, and what may never be in them.
 
+use std::str::FromStr;
+
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::args::LogFormat;
+use super::args::{LogFormat, Logs};
 
 /// Libraries that see raw bytes or headers and print them when asked for enough detail: passwords on their way into a
 /// container, tokens, query texts. They stay at info whatever the user asks for.
@@ -23,18 +25,26 @@ const NEVER_BELOW_INFO: [&str; 10] = [
     "tungstenite",
 ];
 
+/// What is logged: a level, or levels by module.
+#[derive(Clone, Debug)]
+pub struct Filter(String);
+
+impl FromStr for Filter {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        filter_of(text).map(|_| Self(text.to_owned()))
+    }
+}
+
 /// Sends the logs of the whole process to standard error. To be called once, before anything else.
-///
-/// # Errors
-/// A filter that cannot be read; the message says which part of it.
-pub fn init(format: LogFormat, filter: &str) -> Result<(), ParseError> {
-    let filter = filter_of(filter)?;
-    // Fails only when logs are set up already: then they go where they go.
-    let _ = match format {
+pub fn init(logs: &Logs) {
+    // Neither can fail: the filter was read before, and nobody else sets up logs.
+    let Ok(filter) = filter_of(&logs.log_filter.0) else { return };
+    let _ = match logs.log_format {
         LogFormat::Text => text(filter, std::io::stderr).try_init(),
         LogFormat::Json => json(filter, std::io::stderr).try_init(),
     };
-    Ok(())
 }
 
 fn filter_of(text: &str) -> Result<EnvFilter, ParseError> {
