@@ -101,26 +101,52 @@ pub mod reasons {
         SERVER_IS_STANDBY = "ServerIsStandby";
         /// The target is older than the source.
         TARGET_OLDER = "TargetOlder";
+        /// A server is older than the product supports.
+        SERVER_TOO_OLD = "ServerTooOld";
+        /// A tool is not of the version that it must be.
+        TOOL_VERSION_MISMATCH = "ToolVersionMismatch";
         /// The target database holds tables.
         TARGET_NOT_EMPTY = "TargetNotEmpty";
         /// Source and target are one database.
         SAME_DATABASE = "SameDatabase";
+        /// A name that the migration needs is taken.
+        NAME_TAKEN = "NameTaken";
+        /// The target has too little room.
+        DISK_TOO_SMALL = "DiskTooSmall";
         /// The encodings do not fit.
         ENCODING_MISMATCH = "EncodingMismatch";
         /// The target lacks a locale of the source.
         LOCALE_MISMATCH = "LocaleMismatch";
+        /// Text sorts otherwise than it did.
+        COLLATION_CHANGED = "CollationChanged";
         /// The target lacks an extension.
         EXTENSION_UNAVAILABLE = "ExtensionUnavailable";
+        /// An extension is of another version, or has rows of its own.
+        EXTENSION_CHANGES = "ExtensionChanges";
         /// The owner role is absent or cannot log in.
         OWNER_NOT_READY = "OwnerNotReady";
         /// The endpoint does not lead to the target.
         ENDPOINT_MISMATCH = "EndpointMismatch";
         /// Prepared transactions are open on the source.
         PREPARED_TRANSACTIONS = "PreparedTransactions";
+        /// An index is being built concurrently.
+        INDEX_BUILD_RUNNING = "IndexBuildRunning";
         /// The source cannot be fenced as asked.
         FENCE_NOT_POSSIBLE = "FenceNotPossible";
         /// Expressions would change their meaning in a database of another name.
         DATABASE_NAME_IN_EXPRESSION = "DatabaseNameInExpression";
+        /// Functions may rely on the search path, which is empty in a restore.
+        SEARCH_PATH_DEPENDENCE = "SearchPathDependence";
+        /// Objects get another owner, or grants are dropped.
+        OWNERSHIP_CHANGES = "OwnershipChanges";
+        /// The server may not be able to lock all tables at once.
+        LOCK_TABLE_SMALL = "LockTableSmall";
+        /// A standby that is away would not know of the fence.
+        STANDBY_AWAY = "StandbyAway";
+        /// Access rules name the database.
+        ACCESS_RULES_BY_NAME = "AccessRulesByName";
+        /// A probe of the pod logs in to the database.
+        PROBE_LOGS_IN = "ProbeLogsIn";
         /// Something that a dump does not carry or that changes on the way.
         NOT_CARRIED_OVER = "NotCarriedOver";
         /// The archive may not fit into one S3 object.
@@ -133,6 +159,16 @@ pub mod reasons {
         BUCKET_UNREACHABLE = "BucketUnreachable";
         /// A writers selector matches nothing.
         WRITER_NOT_FOUND = "WriterNotFound";
+        /// The database server itself is among the workloads to stop.
+        SERVER_AMONG_WORKLOADS = "ServerAmongWorkloads";
+        /// A workload is set by a controller.
+        CONTROLLED_BY_OTHERS = "ControlledByOthers";
+        /// An autoscaler may start a stopped workload.
+        AUTOSCALED = "Autoscaled";
+        /// A tool puts back what Git says.
+        MANAGED_BY_GITOPS = "ManagedByGitops";
+        /// The spec contradicts itself.
+        SPEC_INVALID = "SpecInvalid";
         /// A kind of workload that is not supported yet.
         KIND_NOT_SUPPORTED = "KindNotSupported";
         /// A workload stands at 0 and no replicas are given.

@@ -31,6 +31,12 @@ async fn questions_find_what_is_there() {
         println!("{:#?}", catalog::extensions(&mut *app).await.unwrap());
         println!("{:#?}", catalog::available_extensions(&mut *app, &names(&["plpgsql", "nonesuch"])).await.unwrap());
         println!("{:#?}", catalog::roles(&mut *admin, &names(&["owner", "postgres", "nobody"])).await.unwrap());
+        let uses = catalog::role_uses(&mut *app).await.unwrap();
+        assert!(uses.iter().any(|one| one.owns > 0), "{uses:?}");
+        assert!(uses.iter().all(|one| one.owns + one.granted > 0), "{uses:?}");
+        let system = catalog::system(&mut *admin).await.unwrap();
+        assert!(std::path::Path::new(system.data_directory.as_ref().unwrap()).is_absolute(), "{system:?}");
+        assert!(system.locales.iter().any(|one| one == "C"), "{system:?}");
         println!("{:#?}", catalog::alembic_versions(&mut *app).await.unwrap());
         println!("{:#?}", catalog::prepared_transactions(&mut *admin, "app").await.unwrap());
         println!("{:#?}", catalog::sessions(&mut *admin, database.oid, "").await.unwrap());

@@ -38,8 +38,8 @@ pub use inventory::{Counts, Inventory, RelationName, TableSize, inventory};
 pub use replication::{
     ReplicationSlot, Standby, Standbys, Subscription, replication_slots, standbys, subscriptions,
 };
-pub use roles::{Role, roles};
-pub use server::{Server, Witness, server, witness};
+pub use roles::{Role, RoleUse, role_uses, roles};
+pub use server::{Server, System, Witness, server, system, witness};
 
 use super::carrier::{Question, Session, SqlError, SqlErrorKind};
 

@@ -63,3 +63,29 @@ SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.name), '[]') FROM (
   FROM pg_catalog.pg_roles AS r
   WHERE r.rolname IN (SELECT w.name FROM pg_catalog.jsonb_array_elements_text($1::jsonb) AS w(name))
   ORDER BY r.rolname LIMIT 1000) AS x";
+
+/// What a role has in a database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoleUse {
+    /// The role.
+    pub name: String,
+    /// Objects that it owns.
+    pub owns: u64,
+    /// Objects that it is granted something on.
+    pub granted: u64,
+}
+
+/// The roles that own or are granted something in the session's database, by name, at most 1,000. The role that the
+/// server was made with is not counted: nothing is recorded of it.
+pub async fn role_uses(session: &mut dyn Session) -> Result<Vec<RoleUse>, SqlError> {
+    ask(session, &Question::new("uses of roles", ROLE_USES)).await
+}
+
+const ROLE_USES: &str = r"
+SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.name), '[]') FROM (
+  SELECT r.rolname AS name, pg_catalog.jsonb_build_object('name', r.rolname,
+    'owns', pg_catalog.count(*) FILTER (WHERE s.deptype = 'o'), 'granted', pg_catalog.count(*) FILTER (WHERE s.deptype = 'a')) AS item
+  FROM pg_catalog.pg_shdepend AS s JOIN pg_catalog.pg_roles AS r ON r.oid = s.refobjid
+  WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.deptype IN ('o', 'a')
+    AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
+  GROUP BY r.rolname ORDER BY r.rolname LIMIT 1000) AS x";

@@ -93,6 +93,27 @@ SELECT pg_catalog.jsonb_build_object(
 FROM pg_catalog.pg_database AS d, pg_catalog.pg_roles AS r
 WHERE d.datname = pg_catalog.current_database() AND r.rolname = current_user";
 
+/// What the system under a server has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct System {
+    /// Where the data are, a path inside its container; None: this role may not know.
+    pub data_directory: Option<String>,
+    /// Locales of the C library that it knew when the server was made, as they are called there. At most 4,000.
+    pub locales: Vec<String>,
+}
+
+/// Asks what the system under the server has.
+pub async fn system(session: &mut dyn Session) -> Result<System, SqlError> {
+    ask(session, &Question::new("system", SYSTEM)).await
+}
+
+const SYSTEM: &str = r"
+SELECT pg_catalog.jsonb_build_object(
+  'data_directory', CASE WHEN pg_catalog.pg_has_role('pg_read_all_settings', 'USAGE') THEN pg_catalog.current_setting('data_directory') END,
+  'locales', (SELECT coalesce(pg_catalog.jsonb_agg(x.name ORDER BY x.name), '[]') FROM (
+    SELECT DISTINCT c.collcollate AS name FROM pg_catalog.pg_collation AS c
+    WHERE c.collprovider = 'c' AND c.collcollate IS NOT NULL ORDER BY 1 LIMIT 4000) AS x))";
+
 /// What moves when something is written. Two equal witnesses mean that nothing was written in between; unequal ones
 /// mean that the data must be compared again, since `next_xid` and `wal_lsn` belong to the whole cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
