@@ -11,6 +11,7 @@ pub mod config;
 pub mod errors;
 pub mod events;
 pub mod exec;
+pub mod inspect;
 pub mod jobs;
 pub mod kubeconfig;
 pub mod labels;

@@ -164,7 +164,7 @@ pub fn failed(
 }
 
 /// A failure as a finding: messages that name a place in the spec begin with it.
-fn finding(failure: &Failure) -> Finding {
+pub fn finding(failure: &Failure) -> Finding {
     let (path, message) = match failure.message.split_once(": ") {
         Some((path, rest)) if path.starts_with("spec.") && !path.contains(' ') => (path, rest),
         _ => ("spec", failure.message.as_str()),

@@ -155,7 +155,7 @@ impl<'a> Context<'a> {
     pub async fn secret(&mut self, name: &str, key: &str, path: &str) -> Result<String, Failure> {
         let author = self.author().await?;
         secrets::read_secret_text(&author, &self.home(), name, key).await.map_err(|e| {
-            let message = format!("{path}: {e}");
+            let message = format!("{path}: {e} (this cluster)");
             match e {
                 SecretError::SecretAbsent { .. } | SecretError::KeyAbsent { .. } | SecretError::NotText { .. } => {
                     Failure::needs_human(reasons::SECRET_NOT_FOUND, message)

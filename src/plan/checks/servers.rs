@@ -2,7 +2,7 @@
 
 use super::{Findings, Place, listed};
 use crate::api::conditions::reasons;
-use crate::api::{FenceKind, FenceMethod, Side};
+use crate::api::{FenceMethod, Side};
 use crate::postgres::catalog::{
     Capped, Database, HbaLine, IndexBuild, PreparedTransaction, ReplicationSlot, Role, Server, Standbys, Subscription,
 };
@@ -106,16 +106,6 @@ pub fn lacking_for_swap(server: &Server, owner: Option<&Role>) -> Vec<&'static s
     lacking
 }
 
-/// How the source will be fenced.
-pub fn fence_kind(asked: FenceMethod, server: &Server, owner: Option<&Role>) -> FenceKind {
-    match asked {
-        FenceMethod::Swap => FenceKind::Swap,
-        FenceMethod::Layered => FenceKind::Layered,
-        FenceMethod::Auto if lacking_for_swap(server, owner).is_empty() => FenceKind::Swap,
-        FenceMethod::Auto => FenceKind::Layered,
-    }
-}
-
 /// Everything around the source database that a fence has to do with.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
@@ -160,26 +150,27 @@ pub fn fence(out: &mut Findings, place: &Place, asked: FenceMethod, fenced: &str
             ),
         );
     }
-    let lacking = lacking_for_swap(server, it.owner.as_ref());
-    let kind = fence_kind(asked, server, it.owner.as_ref());
-    if !lacking.is_empty() {
-        let missing = format!("the admin role {:?} of {at} may not rename database {name:?}: it lacks {}", server.user, lacking.join(" and "));
-        match asked {
-            FenceMethod::Swap => out.block(reasons::FENCE_NOT_POSSIBLE, "spec.source.fence", format!("{missing}. Grant it, or ask for fence: Auto")),
-            FenceMethod::Auto => out.warn(
-                reasons::FENCE_NOT_POSSIBLE,
-                "spec.source.fence",
-                format!("{missing}. The layered fence takes its place, which locks roles out one by one and does not bind superusers"),
-            ),
-            FenceMethod::Layered => {}
-        }
+    if asked == FenceMethod::Layered {
+        out.block(reasons::FENCE_NOT_POSSIBLE, "spec.source.fence", "the layered fence is not supported yet: ask for Auto or Swap");
     }
-    if !it.superusers.is_empty() && (kind == FenceKind::Layered || !server.superuser) {
+    let lacking = lacking_for_swap(server, it.owner.as_ref());
+    if !lacking.is_empty() {
         out.block(
             reasons::FENCE_NOT_POSSIBLE,
-            "spec.source.fence",
+            "spec.source.postgres.exec.adminUser",
             format!(
-                "superusers are connected to database {name:?} of {at} ({}), and a {kind:?} fence by role {:?} cannot keep them out: use a superuser as admin with fence: Swap, or let the application log in as another role",
+                "the admin role {:?} of {at} may not rename database {name:?}, which is how the source is fenced: it lacks {}. Grant it, or use another role as admin",
+                server.user,
+                lacking.join(" and ")
+            ),
+        );
+    }
+    if !it.superusers.is_empty() && !server.superuser {
+        out.block(
+            reasons::FENCE_NOT_POSSIBLE,
+            "spec.source.postgres.exec.adminUser",
+            format!(
+                "superusers are connected to database {name:?} of {at} ({}), whose sessions the admin role {:?} may not end: use a superuser as admin, or let the application log in as another role",
                 listed(&it.superusers, it.superusers.len()),
                 server.user
             ),
@@ -205,9 +196,7 @@ pub fn fence(out: &mut Findings, place: &Place, asked: FenceMethod, fenced: &str
             ),
         );
     }
-    if kind == FenceKind::Swap
-        && let Some(why) = &it.no_entry
-    {
+    if let Some(why) = &it.no_entry {
         out.block(
             reasons::FENCE_NOT_POSSIBLE,
             path,
@@ -289,6 +278,12 @@ fn followers(out: &mut Findings, place: &Place, it: &Surroundings) {
             ),
         );
     }
+}
+
+/// Whether the command of a probe seems to log in to this database. `pg_isready` does not.
+pub fn logs_in(command: &[String], database: &str) -> bool {
+    let text = command.join(" ");
+    text.contains("psql") && [database, "POSTGRES_DB", "POSTGRESQL_DATABASE", "PGDATABASE"].iter().any(|word| text.contains(word))
 }
 
 /// Judges names that the migration will give to databases: `taken` are those that exist already.

@@ -26,6 +26,8 @@ pub struct Seen {
 pub enum Match {
     /// Of a kind that is not supported: not looked for.
     Unsupported,
+    /// It could not be looked for, which is a finding by itself.
+    Unknown,
     /// All that match; none when there is none.
     Found(Vec<Seen>),
 }
@@ -58,6 +60,7 @@ pub fn writers(out: &mut Findings, own: Own<'_>, declared: &[Writer], matches: &
         let path = format!("spec.source.writers[{n}]");
         match found {
             Match::Unsupported => unsupported(out, format!("{path}.kind"), writer.kind),
+            Match::Unknown => {}
             Match::Found(all) if all.is_empty() => match (&writer.name, &writer.label_selector) {
                 (Some(name), _) => out.block(
                     reasons::WRITER_NOT_FOUND,
@@ -91,6 +94,7 @@ pub fn application(out: &mut Findings, own: Own<'_>, spec: &PostgresMigrationSpe
                 unsupported(out, format!("{path}.kind"), workload.kind);
                 continue;
             }
+            Match::Unknown => continue,
             Match::Found(all) => match all.first() {
                 Some(seen) => seen,
                 None => {
@@ -173,6 +177,8 @@ fn stoppable(out: &mut Findings, own: Own<'_>, path: &str, seen: &Seen) {
 pub enum Template {
     /// Of a kind that has none, or is not supported.
     Unsupported,
+    /// It could not be looked at, which is a finding by itself.
+    Unknown,
     /// There is no such workload.
     Absent,
     /// Its containers, init containers left out.
@@ -190,6 +196,7 @@ pub fn schema_jobs(out: &mut Findings, place: &Place, spec: &PostgresMigrationSp
         }
         match template {
             Template::Unsupported => unsupported(out, format!("{path}.workloadRef.kind"), job.workload_ref.kind),
+            Template::Unknown => {}
             Template::Absent => out.block(
                 reasons::OBJECT_NOT_FOUND,
                 format!("{path}.workloadRef"),

@@ -83,6 +83,11 @@ pub async fn available_extensions(
     .await
 }
 
+/// All extensions that the server has on offer, by name, at most 1,000.
+pub async fn extensions_on_offer(session: &mut dyn Session) -> Result<Vec<AvailableExtension>, SqlError> {
+    ask(session, &Question::new("extensions on offer", AVAILABLE).with("null")).await
+}
+
 const AVAILABLE: &str = r"
 SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.name), '[]') FROM (
   SELECT a.name, pg_catalog.jsonb_build_object('name', a.name, 'default_version', a.default_version, 'versions', (
@@ -90,5 +95,5 @@ SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.name), '[]') FROM (
       SELECT v.version, pg_catalog.jsonb_build_object('version', v.version, 'superuser', v.superuser, 'trusted', v.trusted, 'schema', v.schema) AS item
       FROM pg_catalog.pg_available_extension_versions AS v WHERE v.name = a.name ORDER BY v.version LIMIT 200) AS y)) AS item
   FROM pg_catalog.pg_available_extensions AS a
-  WHERE a.name IN (SELECT w.name FROM pg_catalog.jsonb_array_elements_text($1::jsonb) AS w(name))
+  WHERE $1::text = 'null' OR a.name IN (SELECT w.name FROM pg_catalog.jsonb_array_elements_text(nullif($1::text, 'null')::jsonb) AS w(name))
   ORDER BY a.name LIMIT 1000) AS x";

@@ -28,7 +28,7 @@ pub use databases::{
     AclItem, Database, DatabaseSettings, RoleSetting, database, database_settings, databases,
 };
 pub use extensions::{
-    AvailableExtension, ExtensionVersion, InstalledExtension, available_extensions, extensions,
+    AvailableExtension, ExtensionVersion, InstalledExtension, available_extensions, extensions, extensions_on_offer,
 };
 pub use hazards::{
     DatabaseNameUse, EventTrigger, HbaLine, SearchPathUse, database_name_uses, event_triggers,
