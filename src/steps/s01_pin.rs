@@ -2,6 +2,7 @@
 //!
 //! No effect. Every later step must find the same; what an author changes meanwhile in names and labels changes nothing.
 
+use super::s02_preflight as preflight;
 use super::context::{Context, SHORT, exec, kubernetes, path, sql};
 use crate::api::conditions::reasons;
 use crate::api::{ExecPostgres, Pinned, PinnedEnd, Side};
@@ -9,6 +10,7 @@ use crate::kubernetes::exec as process;
 use crate::kubernetes::pods::{self, PodError};
 use crate::kubernetes::psql::{PsqlCarrier, PsqlLogin};
 use crate::plan::Failure;
+use crate::plan::checks::{Findings, Place, servers};
 use crate::plan::record::Advance;
 use crate::postgres::carrier::Carrier;
 use crate::postgres::catalog;
@@ -17,6 +19,7 @@ use crate::postgres::catalog;
 const ADMIN_USER: &str = r#"printf %s "${POSTGRES_USER:-postgres}""#;
 
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    preflight::rights::check(cx).await?;
     let source = end(cx, Side::Source).await?;
     let target = end(cx, Side::Target).await?;
     let name = cx.database().name.clone();
@@ -74,16 +77,16 @@ async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
     let client = cx.cluster(side).await?;
     let namespace = cx.namespace(side);
     let declared = declared(cx, side).clone();
+    let cluster = cx.cluster_words(side);
     let words = |reason, e: &dyn std::fmt::Display| {
-        Failure::needs_human(reason, format!("{}.postgres.exec in {}: {e}", path(side), cx.cluster_words(side)))
+        Failure::needs_human(reason, format!("{}.postgres.exec: {e} (in {cluster})", path(side)))
     };
     let pod = pods::resolve(&client, &namespace, &declared).await.map_err(|e| match &e {
         PodError::NotFound(_) | PodError::NotReady(_) | PodError::Ambiguous(_) => words(reasons::POD_NOT_READY, &e),
         PodError::ContainerAbsent(_) | PodError::Unusable(_) => words(reasons::OBJECT_NOT_FOUND, &e),
         PodError::Api(api) => {
-            let mut f = kubernetes(api);
-            f.message = format!("{}.postgres.exec in {}: {}", path(side), cx.cluster_words(side), f.message);
-            f
+            let f = kubernetes(api);
+            Failure { message: format!("{}.postgres.exec: {} (in {cluster})", path(side), f.message), ..f }
         }
     })?;
     let mut end = PinnedEnd {
@@ -94,6 +97,15 @@ async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
         admin_user: declared.admin_user.clone().unwrap_or_default(),
         ..PinnedEnd::default()
     };
+    let place = Place { side, cluster, namespace: end.namespace.clone(), pod: end.pod.clone() };
+    if cx.status.pinned.is_none() {
+        let found = preflight::container::tools(&client, side, &end).await?;
+        let mut out = Findings::default();
+        servers::tools(&mut out, &place, &end.container, &found);
+        if !out.blockers.is_empty() {
+            return Err(preflight::refuse(cx, &out));
+        }
+    }
     if end.admin_user.is_empty() {
         let argv: Vec<String> = ["sh", "-c", ADMIN_USER].map(String::from).into();
         let done = process::run(&client, &Context::exec_target(&end), &argv, b"", SHORT, 256).await.map_err(|e| exec(side, &e))?;
@@ -101,7 +113,13 @@ async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
     }
     let login = PsqlLogin::new(&end.admin_user, &cx.names.application("pin"));
     let carrier = PsqlCarrier::new(client, Context::exec_target(&end), login);
-    let mut session = carrier.connect("postgres", SHORT).await.map_err(|e| sql(side, &e))?;
+    let mut session = carrier.connect("postgres", SHORT).await.map_err(|e| {
+        let f = sql(side, &e);
+        let message =
+            format!("{}.postgres.exec.adminUser: role {:?} cannot log in to {}: {e}", path(side), end.admin_user, place.server());
+        // The server's own refusal does not pass by itself.
+        if e.message.contains("FATAL") { Failure { reason: reasons::ADMIN_LOGIN_FAILED, message, ..f } } else { Failure { message, ..f } }
+    })?;
     let server = catalog::server(session.as_mut()).await.map_err(|e| sql(side, &e));
     session.close().await;
     let server = server?;
