@@ -269,7 +269,7 @@ pub fn has_template(kind: WorkloadKind) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixtures::{place, spec};
+    use super::super::fixtures::{blocked, place, spec};
     use super::*;
     use crate::api::{RepointKind, Side, WorkloadRef};
     use crate::kubernetes::workloads::Original;
@@ -308,13 +308,6 @@ mod tests {
         let writer = Writer { kind: WorkloadKind::Deployment, name: Some("api".into()), label_selector: None };
         writers(&mut out, Own { uid: "u", place: &place }, &[writer], &[Match::Found(vec![found])]);
         out
-    }
-
-    #[track_caller]
-    fn blocked(out: &Findings, reason: &str, path: &str, words: &[&str]) {
-        let found = out.blockers.iter().find(|f| f.reason == reason).unwrap_or_else(|| panic!("no {reason} in {out:?}"));
-        assert_eq!(found.path, path);
-        words.iter().for_each(|word| assert!(found.message.contains(word), "{word:?} is not in {:?}", found.message));
     }
 
     #[test]
