@@ -266,7 +266,7 @@ fn only(map: &Map<String, Value>, place: &str, known: &[&str]) -> Result<(), Kub
     match map.keys().find(|key| !known.contains(&key.as_str())) {
         None => Ok(()),
         Some(key) => {
-            let key: String = key.chars().filter(|c| c.is_ascii_graphic()).take(40).collect();
+            let key: String = key.chars().filter(char::is_ascii_graphic).take(40).collect();
             refused(format!("{place}.{key} is not known"))
         }
     }

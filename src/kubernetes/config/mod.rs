@@ -346,10 +346,10 @@ fn env_patch(template: &str, place: &Place, now: &Reading, env: &str, value: Opt
             operations.push(json!({"op": "remove", "path": format!("{at}/env/{index}")}));
         }
         (None, Some(value)) if listed => {
-            operations.push(json!({"op": "add", "path": format!("{at}/env/-"), "value": {"name": env, "value": value}}))
+            operations.push(json!({"op": "add", "path": format!("{at}/env/-"), "value": {"name": env, "value": value}}));
         }
         (None, Some(value)) => {
-            operations.push(json!({"op": "add", "path": format!("{at}/env"), "value": [{"name": env, "value": value}]}))
+            operations.push(json!({"op": "add", "path": format!("{at}/env"), "value": [{"name": env, "value": value}]}));
         }
         (None, None) => {}
     }

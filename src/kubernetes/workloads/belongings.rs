@@ -111,7 +111,7 @@ pub(in super::super) async fn pods_of(client: &Client, workload: &WorkloadState)
 async fn of_scaled(client: &Client, now: &WorkloadState) -> Result<(Vec<Pod>, bool), Error> {
     let mut pods = list(client, &now.namespace, &now.selector).await?;
     if now.kind != WorkloadKind::Deployment {
-        pods.retain(|pod| controller_of(&pod.metadata.owner_references).is_none_or(|owner| owner.uid == now.uid));
+        pods.retain(|pod| controller_of(&pod.metadata).is_none_or(|owner| owner.uid == now.uid));
         return Ok((pods, true));
     }
     // After the pods, so that the set of every pod seen is known, if it is still there.
@@ -119,8 +119,8 @@ async fn of_scaled(client: &Client, now: &WorkloadState) -> Result<(Vec<Pod>, bo
     let api = Api::<ReplicaSet>::namespaced(client.clone(), &now.namespace);
     let sets = ask(request, api.list(&ListParams::default().labels(&now.selector))).await?.items;
     let (own, foreign): (Vec<_>, Vec<_>) =
-        sets.iter().partition(|set| controller_of(&set.metadata.owner_references).is_some_and(|owner| owner.uid == now.uid));
-    pods.retain(|pod| match controller_of(&pod.metadata.owner_references) {
+        sets.iter().partition(|set| controller_of(&set.metadata).is_some_and(|owner| owner.uid == now.uid));
+    pods.retain(|pod| match controller_of(&pod.metadata) {
         None => true,
         Some(owner) => {
             owner.kind == "ReplicaSet" && !foreign.iter().any(|set| set.metadata.uid.as_deref() == Some(owner.uid.as_str()))
@@ -140,10 +140,10 @@ async fn of_cron_job(client: &Client, now: &WorkloadState) -> Result<(Vec<Pod>, 
     let request = Request::new("list", "jobs.batch", &now.namespace, "");
     let jobs = ask(request, Api::<Job>::namespaced(client.clone(), &now.namespace).list(&ListParams::default())).await?.items;
     let (own, foreign): (Vec<_>, Vec<_>) =
-        jobs.iter().partition(|job| controller_of(&job.metadata.owner_references).is_some_and(|owner| owner.uid == now.uid));
+        jobs.iter().partition(|job| controller_of(&job.metadata).is_some_and(|owner| owner.uid == now.uid));
     let is = |job: &&Job, uid: &str| job.metadata.uid.as_deref() == Some(uid);
     let prefix = format!("{}-", now.name);
-    pods.retain(|pod| match controller_of(&pod.metadata.owner_references) {
+    pods.retain(|pod| match controller_of(&pod.metadata) {
         None => false,
         Some(owner) if own.iter().any(|job| is(job, &owner.uid)) => true,
         // A Job that is gone leaves its pods behind for a moment; then only its name tells.

@@ -14,6 +14,7 @@ pub use belongings::{Availability, PodsLeft, availability, pods_left};
 pub use setting::{Start, Stop, restore, scale_to, stop};
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
@@ -101,6 +102,7 @@ pub enum Setting {
 
 impl Setting {
     /// What it is while the workload is stopped.
+    #[must_use]
     pub fn stopped(self) -> Self {
         match self {
             Self::Replicas(_) => Self::Replicas(0),
@@ -185,16 +187,12 @@ pub(super) fn api(
     verb: &'static str,
     name: &str,
 ) -> Result<(Api<DynamicObject>, Request), Error> {
-    match resource(kind) {
-        Some(resource) => {
-            let request = Request::new(verb, &format!("{}.{}", resource.plural, resource.group), namespace, name);
-            Ok((Api::namespaced_with(client.clone(), namespace, &resource), request))
-        }
-        None => {
-            let request = Request::new(verb, &format!("{kind:?}"), namespace, name);
-            Err(Error::new(Kind::Invalid, request, format!("workloads of kind {kind:?} are not supported")))
-        }
-    }
+    let Some(resource) = resource(kind) else {
+        let request = Request::new(verb, &format!("{kind:?}"), namespace, name);
+        return Err(Error::new(Kind::Invalid, request, format!("workloads of kind {kind:?} are not supported")));
+    };
+    let request = Request::new(verb, &format!("{}.{}", resource.plural, resource.group), namespace, name);
+    Ok((Api::namespaced_with(client.clone(), namespace, &resource), request))
 }
 
 /// The workloads that `writer` names. Empty when there is none: the caller decides what that means.
@@ -288,7 +286,7 @@ fn state_of(namespace: &str, kind: WorkloadKind, object: &DynamicObject) -> Resu
         current: count("/status/replicas"),
         generation: object.metadata.generation.unwrap_or(0),
         observed_generation: number("/status/observedGeneration").unwrap_or(0),
-        controller: controller_of(&object.metadata.owner_references).map(|owner| format!("{}/{}", owner.kind, owner.name)),
+        controller: controller_of(&object.metadata).map(|owner| format!("{}/{}", owner.kind, owner.name)),
         original: object.annotations().get(ORIGINAL_ANNOTATION).map(|text| original_of(text)),
     })
 }
@@ -298,10 +296,8 @@ fn original_of(text: &str) -> Original {
     serde_json::from_str(text).unwrap_or_else(|_| Original { migration: text.into(), setting: Setting::Replicas(0) })
 }
 
-type Owner = k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-
-fn controller_of(owners: &Option<Vec<Owner>>) -> Option<&Owner> {
-    owners.iter().flatten().find(|owner| owner.controller == Some(true))
+fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
 /// A `LabelSelector` as the text of a label query. An empty selector is refused: as a query it would match everything.

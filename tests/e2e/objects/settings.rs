@@ -21,6 +21,7 @@ fn variable(env: &str) -> Place {
     }
 }
 
+#[allow(clippy::unnecessary_wraps)] // what is expected is always optional
 fn some(text: &str) -> Option<Value> {
     Some(Value::text(text))
 }

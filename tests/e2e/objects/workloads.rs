@@ -25,8 +25,8 @@ async fn one(stage: &Stage, kind: WorkloadKind, name: &str) -> WorkloadState {
 
 async fn up(stage: &Stage, id: &WorkloadId) {
     eventually(&format!("{} to come up", id.name), || async {
-        let state = availability(&stage.client, id).await.unwrap();
-        if state.complete { Ok(()) } else { Err(state) }
+        let seen = availability(&stage.client, id).await.unwrap();
+        if seen.complete { Ok(()) } else { Err(seen) }
     })
     .await;
 }
@@ -157,7 +157,7 @@ async fn a_stop_holds_against_a_busy_object() {
             tokio::task::yield_now().await;
         }
     };
-    let (_, stopped) = tokio::join!(noise, stop(&stage.client, US, &id));
+    let ((), stopped) = tokio::join!(noise, stop(&stage.client, US, &id));
     assert_eq!(stopped.unwrap(), Stop::Stopped(Setting::Replicas(1)));
     let now = one(&stage, WorkloadKind::Deployment, "busy").await;
     assert_eq!((now.replicas, now.original.map(|o| o.setting)), (Some(0), Some(Setting::Replicas(1))));
