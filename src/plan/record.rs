@@ -74,6 +74,8 @@ pub fn begin(status: &mut PostgresMigrationStatus, step: StepName, now: Timestam
     let e = entry(status, step);
     if new {
         e.start_time = Some(Time(now));
+        // What the last step moved is not this one's progress.
+        status.transfer = None;
     }
     status.step = Some(step);
     new
