@@ -252,7 +252,8 @@ impl Bucket {
     /// # Errors
     /// The kinds of the request.
     pub async fn delete(&self, key: &str) -> Result<(), ArchiveError> {
-        let sent = self.client.delete_object().bucket(&self.name).key(key).customize().config_override(Self::small()).send().await;
+        let sent =
+            self.client.delete_object().bucket(&self.name).key(key).customize().config_override(Self::small()).send().await;
         match sent {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -280,7 +281,9 @@ impl Bucket {
                 .send()
                 .await
                 .map_err(|e| ArchiveError::from_sdk(&format!("list {prefix:?}"), &self.place, &e))?;
-            found.extend(page.contents.unwrap_or_default().into_iter().filter_map(|o| Some(Listed { key: o.key?, bytes: length(o.size) })));
+            found.extend(
+                page.contents.unwrap_or_default().into_iter().filter_map(|o| Some(Listed { key: o.key?, bytes: length(o.size) })),
+            );
             next = page.next_continuation_token;
             if next.is_none() {
                 return Ok(found);
@@ -360,7 +363,10 @@ impl Bucket {
     }
 
     fn occupied(&self, key: &str) -> ArchiveError {
-        ArchiveError::new(ErrorKind::PreconditionFailed, format!("cannot create {key:?} in {}: another object is there", self.place))
+        ArchiveError::new(
+            ErrorKind::PreconditionFailed,
+            format!("cannot create {key:?} in {}: another object is there", self.place),
+        )
     }
 }
 
@@ -400,7 +406,9 @@ mod tests {
 
     #[test]
     fn a_malformed_bundle_is_an_error_and_no_panic() {
-        for ca in ["", "no pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\n"] {
+        for ca in
+            ["", "no pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\n"]
+        {
             let error = Bucket::connect(&config(Some(ca))).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Misconfigured, "{ca:?}");
             assert!(error.message.contains("https://s3.example"), "{error}");

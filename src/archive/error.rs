@@ -82,10 +82,8 @@ where
         SdkError::DispatchFailure(failure) => {
             let detail = failure.as_connector_error().map_or_else(|| chain(error), chain_of);
             // A connection that was never made cannot have carried the request.
-            let connected = failure
-                .as_connector_error()
-                .and_then(|e| e.connection_metadata())
-                .is_some_and(|c| c.remote_addr().is_some());
+            let connected =
+                failure.as_connector_error().and_then(|e| e.connection_metadata()).is_some_and(|c| c.remote_addr().is_some());
             if failure.is_user() {
                 (ErrorKind::Misconfigured, detail)
             } else if connected && !detail.contains("certificate") {

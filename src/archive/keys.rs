@@ -24,9 +24,9 @@ pub fn manifest(archive_key: &str) -> String {
     format!("{archive_key}.manifest.json")
 }
 
-/// Key of a report document beside an archive, one per attempt.
-pub fn document(archive_key: &str, what: &str, attempt: u32) -> String {
-    format!("{archive_key}.{what}.{attempt}.json")
+/// Key of a report document beside an archive. `number` tells several of one kind apart.
+pub fn document(archive_key: &str, what: &str, number: u32) -> String {
+    format!("{archive_key}.{what}.{number}.json")
 }
 
 /// Key of the manifest that seals a run.

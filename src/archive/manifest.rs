@@ -60,10 +60,14 @@ pub struct Extension {
     pub name: String,
     /// The schema of its objects.
     pub schema: String,
+    /// OID of that schema in the dumped database, by which the archive's entry of it is known.
+    pub schema_oid: u32,
     /// Whether that schema belongs to the extension itself and comes with it.
     pub own_schema: bool,
     /// Installed version.
     pub version: String,
+    /// Extensions that it needs.
+    pub requires: Vec<String>,
 }
 
 /// Seals a run: all its archives are whole.
@@ -91,7 +95,10 @@ impl Bucket {
         if manifest.version == MANIFEST_VERSION && manifest.key == archive_key {
             Ok(Some(manifest))
         } else {
-            Err(ArchiveError::new(ErrorKind::Mismatch, format!("{key:?} describes {:?} in version {}", manifest.key, manifest.version)))
+            Err(ArchiveError::new(
+                ErrorKind::Mismatch,
+                format!("{key:?} describes {:?} in version {}", manifest.key, manifest.version),
+            ))
         }
     }
 

@@ -91,10 +91,7 @@ impl Bucket {
         if body.len() as u64 == end - start {
             Ok(body)
         } else {
-            Err(ArchiveError::new(
-                ErrorKind::Transient,
-                format!("cannot {action} in {}: {} bytes came", self.place, body.len()),
-            ))
+            Err(ArchiveError::new(ErrorKind::Transient, format!("cannot {action} in {}: {} bytes came", self.place, body.len())))
         }
     }
 }

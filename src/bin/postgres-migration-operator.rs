@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use pgmigration::mover;
 use pgmigration::operator::{self, args, telemetry};
 
 /// Moves PostgreSQL databases between Kubernetes clusters: frozen for certain, equal for certain, resumable, reversible.
@@ -21,6 +22,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Operator(args::Operator),
+    Mover(mover::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Operator(args) => operator::main(args).await,
+            Command::Mover(args) => mover::main(&args).await,
         }
     });
     // At once: who has lost the lease must not wait for a name lookup that hangs.

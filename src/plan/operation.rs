@@ -396,8 +396,10 @@ pub enum Reason {
     ExtensionFailed,
     /// ANALYZE failed.
     AnalyzeFailed,
-    /// Byte count or SHA-256 of pod, mover and bucket are not the same.
+    /// Byte count or SHA-256 of pod and mover were not the same; nothing of it was kept.
     ArchiveMismatch,
+    /// The object in the bucket is not what its manifest describes.
+    ArchiveDamaged,
     /// The archive outgrew what a multipart upload can hold.
     ArchiveTooLarge,
     /// The object or its manifest is absent.
@@ -449,6 +451,7 @@ impl Reason {
             Self::InvalidOperation
             | Self::ServerReplaced
             | Self::ArchiveTooLarge
+            | Self::ArchiveDamaged
             | Self::ArchiveAbsent
             | Self::ArchiveOccupied
             | Self::NotEqual => Some(Terminal),

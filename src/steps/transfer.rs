@@ -157,7 +157,7 @@ fn reason_of(reason: Reason) -> &'static str {
         Reason::StreamBroken | Reason::Interrupted | Reason::OrphansRemain => reasons::TRANSIENT,
         Reason::DumpFailed => reasons::DUMP_FAILED,
         Reason::RestoreFailed | Reason::ExtensionFailed | Reason::TargetNotEmpty => reasons::RESTORE_FAILED,
-        Reason::ArchiveMismatch | Reason::ArchiveAbsent | Reason::ArchiveOccupied => reasons::ARCHIVE_DAMAGED,
+        Reason::ArchiveMismatch | Reason::ArchiveDamaged | Reason::ArchiveAbsent | Reason::ArchiveOccupied => reasons::ARCHIVE_DAMAGED,
         Reason::ArchiveTooLarge => reasons::ARCHIVE_TOO_LARGE,
         Reason::BucketAbsent => reasons::BUCKET_NOT_FOUND,
         Reason::BucketForbidden => reasons::BUCKET_FORBIDDEN,

@@ -22,7 +22,14 @@ fn manifest(key: &str) -> DatabaseManifest {
         tool: "pg_dump (PostgreSQL) 15.18".into(),
         started: "2026-11-23T06:00:00Z".into(),
         database_bytes: 8,
-        extensions: vec![Extension { name: "pgcrypto".into(), schema: "public".into(), own_schema: false, version: "1.3".into() }],
+        extensions: vec![Extension {
+            name: "pgcrypto".into(),
+            schema: "public".into(),
+            schema_oid: 2200,
+            own_schema: false,
+            version: "1.3".into(),
+            requires: vec![],
+        }],
     }
 }
 
@@ -83,7 +90,8 @@ async fn a_manifest_is_written_once_and_only_an_equal_one_is_taken_again() {
     assert_eq!(bucket.write_document(&keys::manifest(key), &first).await.unwrap(), Put::Created);
     assert_eq!(bucket.write_document(&keys::manifest(key), &first).await.unwrap(), Put::Present);
     assert_eq!(bucket.database_manifest(key).await.unwrap(), Some(first.clone()));
-    for other in [DatabaseManifest { bytes: 2, ..first.clone() }, DatabaseManifest { tool: "longer".repeat(90), ..first.clone() }] {
+    for other in [DatabaseManifest { bytes: 2, ..first.clone() }, DatabaseManifest { tool: "longer".repeat(90), ..first.clone() }]
+    {
         let refused = bucket.write_document(&keys::manifest(key), &other).await.unwrap_err();
         assert_eq!(refused.kind, ErrorKind::PreconditionFailed, "{refused}");
     }

@@ -5,7 +5,11 @@ use bytes::Bytes;
 use pgmigration::archive::{Bucket, ErrorKind, Sha256};
 use std::time::{Duration, Instant};
 
-pub async fn write(bucket: &Bucket, key: &str, data: &[u8]) -> Result<pgmigration::archive::Written, pgmigration::archive::ArchiveError> {
+pub async fn write(
+    bucket: &Bucket,
+    key: &str,
+    data: &[u8],
+) -> Result<pgmigration::archive::Written, pgmigration::archive::ArchiveError> {
     let mut writer = bucket.writer(key).await?;
     for piece in data.chunks(777_777) {
         writer.write(piece).await?;

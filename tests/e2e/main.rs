@@ -7,6 +7,7 @@
 mod carriers;
 mod install;
 mod leadership;
+mod mover;
 mod objects;
 mod rules;
 mod support;

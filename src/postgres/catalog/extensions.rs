@@ -14,6 +14,8 @@ pub struct InstalledExtension {
     pub version: String,
     /// The schema that holds its objects.
     pub schema: String,
+    /// OID of that schema.
+    pub schema_oid: u32,
     /// The schema was made by the extension itself, so it must not be made beforehand.
     pub owns_schema: bool,
     /// Its owner.
@@ -34,7 +36,7 @@ pub async fn extensions(session: &mut dyn Session) -> Result<Vec<InstalledExtens
 const INSTALLED: &str = r"
 SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.name), '[]') FROM (
   SELECT e.extname AS name, pg_catalog.jsonb_build_object(
-    'name', e.extname, 'version', e.extversion, 'schema', n.nspname, 'owner', coalesce(r.rolname, ''),
+    'name', e.extname, 'version', e.extversion, 'schema', n.nspname, 'schema_oid', n.oid::int8, 'owner', coalesce(r.rolname, ''),
     'owns_schema', EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_namespace'::regclass AND d.objid = n.oid
       AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e'),
     'configuration_tables', coalesce(pg_catalog.cardinality(e.extconfig), 0),

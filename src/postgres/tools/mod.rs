@@ -105,15 +105,8 @@ pub fn list() -> Vec<String> {
 /// `pg_restore` of the archive on its standard input: only the entries in the file `list`, in its order, everything owned by
 /// the login, the first error ends it. Owners, grants and tablespaces of the source are not restored.
 pub fn restore(login: &Login<'_>, list: &str) -> Vec<String> {
-    let mut argv = arguments(&[
-        "pg_restore",
-        "--no-owner",
-        "--no-acl",
-        "--no-tablespaces",
-        "--exit-on-error",
-        "--verbose",
-        "--no-password",
-    ]);
+    let mut argv =
+        arguments(&["pg_restore", "--no-owner", "--no-acl", "--no-tablespaces", "--exit-on-error", "--verbose", "--no-password"]);
     argv.push(format!("--use-list={list}"));
     argv.push(format!("--dbname={}", login.conninfo()));
     argv
@@ -162,7 +155,10 @@ mod tests {
     #[test]
     fn a_database_name_is_never_read_as_a_connection_string() {
         let argv = dump(&LOGIN, Compression::Gzip, Version(150_018));
-        assert!(argv.contains(&r"--dbname=dbname='a\'b\\ c=d' user='postgres' application_name='pgm/u/dump/1'".to_owned()), "{argv:?}");
+        assert!(
+            argv.contains(&r"--dbname=dbname='a\'b\\ c=d' user='postgres' application_name='pgm/u/dump/1'".to_owned()),
+            "{argv:?}"
+        );
     }
 
     #[test]

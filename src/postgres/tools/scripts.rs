@@ -2,10 +2,12 @@
 //!
 //! They work in dash, bash and busybox. None redirects the outputs of its first process away: container runtimes cut the input
 //! of an exec when those end. The shell stays the parent until the end, counts and hashes inside the pod, and says the verdict
-//! as the last line of its error output. Each keeps its files in one private folder that it removes; whatever is killed too
+//! as the last line of its error output. After that it reads its input to the end: an exec whose process ends with input unread
+//! hangs, or breaks without a status. So whoever feeds a script must end the input when it sees the verdict. Each keeps its files in one private folder that it removes; whatever is killed too
 //! hard for that is found and removed by [`SWEEP`], by the session tag in its command line or the UID in its folder's name.
 
-/// Arguments before the command: nonce, session tag, UID. Runs the command; its output goes on to ours, counted and hashed.
+/// Arguments before the command: nonce, session tag, UID. Runs the command on our input; its output goes on to ours, counted
+/// and hashed.
 ///
 /// Ends with status 0 only when the command and the copying of its output ended with 0.
 pub fn produce(nonce: &str, tag: &str, uid: &str, argv: &[String]) -> Vec<String> {
@@ -59,7 +61,12 @@ pub fn verdict(line: &str, nonce: &str) -> Option<PodVerdict> {
     let [VERDICT, its_nonce, command, copy, bytes, sha256] = words.as_slice() else { return None };
     let hex = sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     (*its_nonce == nonce && hex).then_some(())?;
-    Some(PodVerdict { command: command.parse().ok()?, copy: copy.parse().ok()?, bytes: bytes.parse().ok()?, sha256: (*sha256).to_owned() })
+    Some(PodVerdict {
+        command: command.parse().ok()?,
+        copy: copy.parse().ok()?,
+        bytes: bytes.parse().ok()?,
+        sha256: (*sha256).to_owned(),
+    })
 }
 
 /// Exit status of a script that could not begin: no writable folder, no password line.
@@ -99,11 +106,14 @@ mkfifo "$dir/out" "$dir/a" "$dir/b" || exit 125
 sha256sum <"$dir/a" >"$dir/sum" & hasher=$!
 wc -c <"$dir/b" >"$dir/count" & counter=$!
 tee "$dir/a" "$dir/b" <"$dir/out" & copier=$!
-"$@" >"$dir/out" & command=$!
+exec 3<&0
+"$@" <&3 >"$dir/out" & command=$!
+exec </dev/null
 wait $command; command=$?
 wait $copier; copier=$?
 wait $hasher; wait $counter
 say $command $copier
+cat <&3 >/dev/null
 [ $command -eq 0 ] && [ $copier -eq 0 ]"#;
 
 const CONSUME: &str = r#"login=$4
@@ -120,12 +130,13 @@ wc -c <"$dir/b" >"$dir/count" & counter=$!
 exec 3<&0
 tee "$dir/a" "$dir/b" <&3 >"$dir/in" & copier=$!
 { "$@"; ended=$?; [ $ended -ne 0 ] || cat >/dev/null; exit $ended; } <"$dir/in" & command=$!
-exec 3<&- </dev/null
+exec </dev/null
 wait $command; command=$?
-[ $command -eq 0 ] || kill $copier 2>/dev/null
+[ $command -eq 0 ] || kill -PIPE $copier 2>/dev/null
 wait $copier; copier=$?
 wait $hasher; wait $counter
 say $command $copier
+cat <&3 >/dev/null
 [ $command -eq 0 ] && [ $copier -eq 0 ]"#;
 
 const KEEP: &str = r#"trap - EXIT

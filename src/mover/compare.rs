@@ -1,0 +1,189 @@
+//! Compare: the exact digest of both databases, side by side, and a document that names every table.
+
+use super::Context;
+use super::ends::PodEnd;
+use super::error::MoverError;
+use super::orphans;
+use crate::archive::keys;
+use crate::plan::operation::{CompareTask, Phase, Reason, Verdict};
+use crate::postgres::carrier::Session;
+use crate::postgres::catalog;
+use crate::postgres::digest::structure::{self, StructureDifference};
+use crate::postgres::digest::{self, Contents, Difference, LargeObjectMethod, Method, Recipe, Table, TableDigest};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How long one table may take. Nobody knows how large a table is; only a server that went silent should meet this.
+const TABLE: Duration = Duration::from_secs(12 * 3600);
+
+/// Differences of structure that are explained line by line.
+const EXPLAINED: usize = 20;
+
+/// What is written beside the archive.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CompareDocument<'a> {
+    equal: bool,
+    differences: Vec<String>,
+    /// Differences of definitions. They do not decide: what restore left out by rule shows here too.
+    structure: &'a [StructureDifference],
+    source: &'a Contents,
+    target: &'a Contents,
+}
+
+/// One side at work.
+struct Side {
+    session: Box<dyn Session>,
+    tables: Vec<Table>,
+    unpopulated: Vec<catalog::RelationName>,
+    read_large_objects: bool,
+}
+
+/// Runs the task.
+///
+/// # Errors
+/// [`Reason::NotEqual`] is a verdict, not an error of this function. See [`Reason`] for the others.
+pub async fn run(context: &Context, task: &CompareTask) -> Result<Verdict, MoverError> {
+    let bucket = context.opener.bucket(&task.archive).await?;
+    let uid = &context.operation.migration.uid;
+    let (source, target) = tokio::try_join!(context.opener.pod(&task.source), context.opener.pod(&task.target))?;
+    orphans::end(&source, uid).await?;
+    orphans::end(&target, uid).await?;
+    let (mut source, mut target) = tokio::try_join!(open(&source), open(&target))?;
+    let recipe = agree(&mut source, &mut target).await?;
+    let bytes = |side: &Side| side.tables.iter().map(|t| t.bytes).sum::<u64>();
+    context.counters.update(|p| {
+        p.bytes_total = Some(bytes(&source) + bytes(&target));
+        p.tables_total = Some((source.tables.len() + target.tables.len()) as u64);
+        p.rows_done = Some(0);
+    });
+    context.counters.enter(Phase::Working);
+    let method = if source.read_large_objects && target.read_large_objects {
+        LargeObjectMethod::Pages
+    } else {
+        LargeObjectMethod::Contents
+    };
+    let (mut there, mut here) =
+        tokio::try_join!(contents(context, &mut source, recipe, method), contents(context, &mut target, recipe, method))?;
+    settle_methods(&mut source, &mut target, &mut there, &mut here).await?;
+    let differences = digest::compare(&there, &here);
+    context.counters.enter(Phase::Sealing);
+    let structure = structures(&mut source, &mut target).await?;
+    source.session.close().await;
+    target.session.close().await;
+
+    let document_key = keys::document(&task.archive.key, "compare", context.operation.attempt);
+    let named: Vec<String> = differences.iter().map(Difference::to_string).collect();
+    let document = CompareDocument {
+        equal: named.is_empty(),
+        differences: named.clone(),
+        structure: &structure,
+        source: &there,
+        target: &here,
+    };
+    bucket.write_document(&document_key, &document).await?;
+    Ok(verdict(context, task, &there, &here, named, structure.len(), document_key))
+}
+
+fn verdict(
+    context: &Context,
+    task: &CompareTask,
+    there: &Contents,
+    here: &Contents,
+    named: Vec<String>,
+    structure: usize,
+    document: String,
+) -> Verdict {
+    let rows: u64 = there.tables.iter().map(|t| t.rows).sum();
+    let tables = there.tables.len() as u64;
+    let also = if structure == 0 { String::new() } else { format!("; {structure} definitions differ, as {document:?} tells") };
+    let (reason, text) = match named.first() {
+        None => (
+            Reason::Done,
+            format!(
+                "{tables} tables with {rows} rows are equal in {:?} and {:?}{also}",
+                task.source.database, task.target.database
+            ),
+        ),
+        Some(first) => (Reason::NotEqual, format!("{} differences, the first: {first}", named.len())),
+    };
+    let mut verdict = context.verdict(reason, text);
+    verdict.tables = Some(tables);
+    verdict.rows = Some(rows);
+    verdict.digest = Some(here.fingerprint());
+    verdict.differences_total = named.len() as u64;
+    verdict.differences = named.into_iter().take(20).collect();
+    verdict.document = Some(document);
+    verdict
+}
+
+async fn open(pod: &PodEnd) -> Result<Side, MoverError> {
+    let (mut session, server) = pod.checked_session().await?;
+    digest::prepare(session.as_mut()).await?;
+    let (tables, unpopulated) = digest::tables(session.as_mut()).await?;
+    Ok(Side { session, tables, unpopulated, read_large_objects: server.read_large_objects })
+}
+
+async fn agree(source: &mut Side, target: &mut Side) -> Result<Recipe, MoverError> {
+    let (there, here) = tokio::try_join!(digest::self_test(source.session.as_mut()), digest::self_test(target.session.as_mut()))?;
+    Recipe::agree(&there, &here).map_err(|e| MoverError::new(Reason::NotEqual, e.to_string()))
+}
+
+async fn contents(context: &Context, side: &mut Side, recipe: Recipe, method: LargeObjectMethod) -> Result<Contents, MoverError> {
+    let session = side.session.as_mut();
+    let mut tables = Vec::with_capacity(side.tables.len());
+    for table in &side.tables {
+        let digest = digest::digest_table(session, table, recipe, None, TABLE).await;
+        let digest = digest.map_err(|e| MoverError::from(e).of(&format!("table {}.{}", table.name.schema, table.name.name)))?;
+        context.counters.update(|p| {
+            p.bytes_done += table.bytes;
+            p.tables_done += 1;
+            p.rows_done = p.rows_done.map(|rows| rows + digest.rows);
+        });
+        tables.push(digest);
+    }
+    Ok(Contents {
+        recipe,
+        tables,
+        unpopulated: side.unpopulated.clone(),
+        sequences: digest::sequences(session).await?,
+        large_objects: digest::large_objects(session, recipe, method, TABLE).await?,
+        schemas: digest::schemas(session).await?,
+        alembic: catalog::alembic_versions(session).await?,
+    })
+}
+
+/// Digests again, by columns on both sides, the tables that only one side could digest by row.
+async fn settle_methods(
+    source: &mut Side,
+    target: &mut Side,
+    there: &mut Contents,
+    here: &mut Contents,
+) -> Result<(), MoverError> {
+    let methods: BTreeMap<(String, String), Method> =
+        there.tables.iter().map(|t| ((t.schema.clone(), t.table.clone()), t.method)).collect();
+    let differ = |t: &&TableDigest| methods.get(&(t.schema.clone(), t.table.clone())).is_some_and(|m| *m != t.method);
+    let names: Vec<(String, String)> = here.tables.iter().filter(differ).map(|t| (t.schema.clone(), t.table.clone())).collect();
+    let (recipe, by) = (there.recipe, Method::Columns);
+    for (side, contents) in [(source, there), (target, here)] {
+        for digest in
+            contents.tables.iter_mut().filter(|d| d.method != by && names.contains(&(d.schema.clone(), d.table.clone())))
+        {
+            if let Some(table) = side.tables.iter().find(|t| t.name.schema == digest.schema && t.name.name == digest.table) {
+                *digest = digest::digest_table(side.session.as_mut(), table, recipe, Some(by), TABLE).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn structures(source: &mut Side, target: &mut Side) -> Result<Vec<StructureDifference>, MoverError> {
+    let (there, here) =
+        tokio::try_join!(structure::structure(source.session.as_mut()), structure::structure(target.session.as_mut()))?;
+    let mut differences = structure::compare(&there, &here);
+    for difference in differences.iter_mut().take(EXPLAINED) {
+        structure::explain(difference, source.session.as_mut(), target.session.as_mut()).await?;
+    }
+    Ok(differences)
+}

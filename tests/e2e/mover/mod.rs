@@ -1,0 +1,106 @@
+//! The mover between two real servers in two real clusters, through a real bucket.
+
+mod fixture;
+
+use crate::support::Side;
+use fixture::{OWNER, RUN, SOURCE, STAGING, World};
+use pgmigration::archive::keys;
+use pgmigration::mover::{self, run};
+use pgmigration::plan::operation::{Outcome, Reason, Task, Verdict};
+
+async fn done(world: &World, attempt: u32, task: Task) -> Verdict {
+    let verdict = run(&world.context(attempt, task).await).await;
+    assert_eq!(verdict.outcome, Outcome::Succeeded, "{verdict:#?}");
+    verdict
+}
+
+#[tokio::test]
+async fn a_database_moves_whole_and_belongs_to_its_owner() {
+    let world = World::new("moves", 20_000).await;
+
+    let dumped = done(&world, 1, world.dump()).await;
+    assert_eq!(dumped.reason, Reason::Done);
+    assert_eq!(world.bucket().run_manifest(&keys::run_manifest(&world.prefix())).await.unwrap(), None, "not sealed by a dump");
+    let manifest = world.bucket().database_manifest(&world.key()).await.unwrap().unwrap();
+    assert_eq!((Some(manifest.bytes), Some(manifest.sha256.clone())), (dumped.bytes, dumped.sha256));
+    assert_eq!(manifest.compression, "gzip:1", "pg_dump 15 knows no zstd");
+    assert_eq!(manifest.extensions.len(), 5, "{:?}", manifest.extensions);
+    let again = done(&world, 2, world.dump()).await;
+    assert_eq!(again.reason, Reason::Adopted);
+
+    let verified = done(&world, 1, world.verify()).await;
+    assert_eq!((verified.reason, verified.bytes), (Reason::Done, Some(manifest.bytes)));
+    let sealed = world.bucket().run_manifest(&keys::run_manifest(&world.prefix())).await.unwrap().unwrap();
+    assert_eq!((sealed.run.as_str(), sealed.databases.as_slice()), (RUN, [manifest].as_slice()));
+    assert_eq!(done(&world, 2, world.verify()).await.reason, Reason::Adopted);
+
+    let restored = done(&world, 1, world.restore()).await;
+    assert_eq!(restored.reason, Reason::Done);
+    for name in ["EVENT TRIGGER - watch", "PUBLICATION - changes", "ACL public TABLE events"] {
+        assert!(restored.not_restored.iter().any(|n| n.contains(name)), "{name} in {:#?}", restored.not_restored);
+    }
+    assert_eq!(done(&world, 2, world.restore()).await.reason, Reason::Adopted);
+    let foreign = "SELECT count(*) FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid >= 16384 AND r.rolname <> 'app owner' \
+        AND c.relnamespace NOT IN ('pg_toast'::regnamespace) AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')";
+    assert_eq!(world.sql(Side::New, STAGING, foreign), "0", "everything belongs to {OWNER}");
+    for question in [
+        "SELECT count(*), sum(hashtext(e::text)) FROM events e",
+        "SELECT count(*), sum(hashtext(c::text)) FROM \"Sales dept\".customer c",
+        "SELECT count(*), sum(value) FROM measure",
+        "SELECT count(*), sum(count) FROM totals",
+        "SELECT last_value, is_called FROM \"Sales dept\".customer_id_seq",
+        "SELECT count(*), sum(hashtext(encode(lo_get(oid), 'hex'))) FROM pg_largeobject_metadata",
+        "SELECT string_agg(extname || extnamespace::regnamespace, ',' ORDER BY extname) FROM pg_extension",
+        "SELECT count(*) FROM pg_policies",
+        "SELECT obj_description('public'::regnamespace)",
+    ] {
+        assert_eq!(world.sql(Side::New, STAGING, question), world.sql(Side::Old, SOURCE, question), "{question}");
+    }
+
+    let analyzed = done(&world, 1, world.analyze()).await;
+    assert!(analyzed.tables.is_some_and(|t| t >= 4));
+    assert_eq!(world.sql(Side::New, STAGING, "SELECT count(*) > 0 FROM pg_stats WHERE tablename = 'events'"), "t");
+    world.assert_tidy().await;
+    done(&world, 1, world.cleanup()).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_interrupted_dump_leaves_nothing_and_a_new_attempt_succeeds() {
+    let world = World::new("cut-dump", 150_000).await;
+    let context = world.context(1, world.dump()).await;
+    let total = context_total(&world.dump());
+    {
+        let running = run(&context);
+        tokio::pin!(running);
+        let counters = context.counters.clone();
+        let half_way = async {
+            while counters.now().bytes_done < 9_000_000 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            verdict = &mut running => panic!("it ended before it could be interrupted: {verdict:#?}"),
+            () = half_way => {}
+        }
+        let moved = counters.now().bytes_done;
+        assert!(0 < moved && moved < total, "{moved} of {total}");
+        assert_eq!(world.sessions(Side::Old), 1);
+    }
+    mover::tidy(&context).await.unwrap();
+    world.assert_tidy().await;
+    assert_eq!(world.bucket().list("").await.unwrap(), vec![], "neither object nor manifest");
+    let refused = run(&world.context(1, world.verify()).await).await;
+    assert_eq!(refused.reason, Reason::ArchiveAbsent);
+    assert_eq!(done(&world, 2, world.dump()).await.reason, Reason::Done);
+    done(&world, 1, world.verify()).await;
+    world.assert_tidy().await;
+    world.end().await;
+}
+
+fn context_total(task: &Task) -> u64 {
+    match task {
+        Task::Dump(task) => task.estimated_bytes,
+        Task::Verify(_) | Task::Restore(_) | Task::Compare(_) | Task::Analyze(_) | Task::Cleanup(_) => 0,
+    }
+}
