@@ -9,6 +9,7 @@ pub mod carrier;
 pub mod catalog;
 pub mod digest;
 pub mod fence;
+pub mod layered;
 pub mod names;
 pub mod network;
 pub mod publish;

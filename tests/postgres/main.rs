@@ -8,6 +8,7 @@ mod chop;
 mod cluster;
 mod digest;
 mod fence;
+mod layered;
 mod psql;
 mod publish;
 mod writers;

@@ -20,11 +20,16 @@ impl Writers {
     /// Starts `count` writers; every second one is superuser, the others are the role `owner`. Each opens a session,
     /// inserts numbers from 1 upwards, one a transaction, and opens the next session when that one fails or after 50.
     pub fn start(cluster: &Cluster, database: &str, count: usize) -> Self {
+        Self::start_as(cluster, database, count, &["postgres", "owner"])
+    }
+
+    /// The same with these roles in turn.
+    pub fn start_as(cluster: &Cluster, database: &str, count: usize, roles: &[&str]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged: Arc<Vec<AtomicU64>> = Arc::new((0..count).map(|_| AtomicU64::new(0)).collect());
         let tasks = (0..count)
             .map(|writer| {
-                let carrier = cluster.carrier(if writer % 2 == 0 { "postgres" } else { "owner" }).with_name("writer");
+                let carrier = cluster.carrier(roles[writer % roles.len()]).with_name("writer");
                 let (stop, acknowledged, database) = (stop.clone(), acknowledged.clone(), database.to_owned());
                 tokio::spawn(async move {
                     // Numbers are never used twice, whatever became of the statement that carried one.
