@@ -16,6 +16,7 @@ use crate::plan::record::Advance;
 use crate::postgres::admin::AdminSessions;
 use crate::postgres::carrier::Carrier;
 use crate::postgres::fence::{self, FenceNames, FenceState};
+use crate::postgres::layered::{self, LayeredFence};
 use crate::postgres::swap::SwapError;
 use crate::postgres::catalog;
 
@@ -65,7 +66,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let mut admins = admins(cx, Side::Source, "fence").await?;
     let closed = match known.method {
         FenceKind::Swap => close_by_swap(cx, &mut admins, &known).await,
-        FenceKind::Layered => Err(not_yet()),
+        FenceKind::Layered => close_in_layers(cx, &mut admins, &known).await,
     };
     admins.close().await;
     closed?;
@@ -111,7 +112,20 @@ async fn plan(cx: &Context<'_>, admins: &mut AdminSessions) -> Result<Fence, Fai
             );
             text(&fence::Fence { names: FenceNames::derive(&name, cx.names.uid()), originals: found, comment })?
         }
-        FenceKind::Layered => return Err(not_yet()),
+        // Barring a role from the server is felt in its other databases too: only the database's owner is barred, since
+        // it could grant itself back what is revoked.
+        FenceKind::Layered => {
+            let owner = async { catalog::database(admins.session().await?, &name).await }.await;
+            let owner: Vec<String> = owner.map_err(|e| sql(Side::Source, &e))?.map(|d| d.owner).into_iter().collect();
+            let found = layered::originals(admins, &name, &owner).await.map_err(|e| unexpected(&e))?;
+            if !found.subscriptions.is_empty() {
+                return Err(Failure::terminal(
+                    reasons::FENCE_NOT_POSSIBLE,
+                    format!("spec.source.fence: subscriptions {:?} write into the database, and the layered fence cannot stop them: disable them first", found.subscriptions),
+                ));
+            }
+            text(&found)?
+        }
     };
     Ok(Fence { method, originals, closed: false, witness: None })
 }
@@ -135,11 +149,13 @@ async fn close_by_swap(cx: &mut Context<'_>, admins: &mut AdminSessions, known: 
     tight(cx, admins, known).await
 }
 
-fn not_yet() -> Failure {
-    Failure::needs_human(
-        reasons::FENCE_NOT_POSSIBLE,
-        "spec.source.fence: the layered fence is not supported yet: give the admin role the right to rename the database",
-    )
+fn layers(known: &Fence) -> Result<LayeredFence, Failure> {
+    serde_json::from_str(&known.originals).map(|originals| LayeredFence { originals }).map_err(|_| lost())
+}
+
+async fn close_in_layers(cx: &Context<'_>, admins: &mut AdminSessions, known: &Fence) -> Result<(), Failure> {
+    layers(known)?.raise(admins, DEADLINE).await.map_err(|e| swap(Side::Source, reasons::FENCE_FAILED, &e))?;
+    tight(cx, admins, known).await
 }
 
 /// Fails unless the fence is tight at this moment: no foreign session, no worker of a subscription, tombstone untouched, same
@@ -152,7 +168,10 @@ pub async fn tight(cx: &Context<'_>, admins: &mut AdminSessions, known: &Fence) 
             let evidence = fence.evidence(admins, &ours).await.map_err(|e| sql(Side::Source, &e))?;
             evidence.leaks(&fence.originals)
         }
-        FenceKind::Layered => return Err(not_yet()),
+        FenceKind::Layered => {
+            let state = layers(known)?.state(admins, &ours).await;
+            state.map_err(|e| swap(Side::Source, reasons::FENCE_FAILED, &e))?.leaks()
+        }
     };
     if leaks.is_empty() {
         return Ok(());
@@ -166,7 +185,7 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let failed = |e: SwapError| swap(Side::Source, reasons::FENCE_FAILED, &e);
     let opened = match known.method {
         FenceKind::Swap => swap_fence(&known)?.lift(&mut admins, DEADLINE).await.map_err(failed),
-        FenceKind::Layered => Ok(()),
+        FenceKind::Layered => layers(&known)?.lift(&mut admins, DEADLINE).await.map_err(failed),
     };
     admins.close().await;
     opened?;
