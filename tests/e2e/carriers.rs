@@ -109,14 +109,17 @@ async fn two_hundred_megabytes_go_each_way_whole() {
     let server = Server::start(Side::Old).await;
     let script = r#"head -c "$1" /dev/urandom >/tmp/out; sha256sum </tmp/out >&2; cat /tmp/out"#;
     let argv = words(&["sh", "-c", script, "sh", &LENGTH.to_string()]);
+    let begin = Instant::now();
     let mut down = exec::start(&server.client, &server.target, &argv, false).await.unwrap();
     let (length, digest, stderr, code) = timeout(PATIENCE, drain(&mut down.output)).await.unwrap().unwrap();
     assert_eq!((length, code), (LENGTH, 0));
     assert_eq!(stderr.split_whitespace().next(), Some(digest.as_str()));
+    println!("200 MB out of a pod in {:?}", begin.elapsed());
 
     let argv = words(&["sh", "-c", "tee /tmp/in | sha256sum; wc -c </tmp/in"]);
     let Process { stdin, mut output } = exec::start(&server.client, &server.target, &argv, true).await.unwrap();
     let mut stdin = stdin.unwrap();
+    let begin = Instant::now();
     let up = async {
         let mut sent = Context::new(&SHA256);
         let mut left = LENGTH;
@@ -150,6 +153,7 @@ async fn two_hundred_megabytes_go_each_way_whole() {
     };
     let (sent, (seen, code)) = timeout(PATIENCE, async { tokio::join!(up, read) }).await.unwrap();
     assert_eq!((seen, code), (format!("{sent}  -\n{LENGTH}\n"), 0));
+    println!("200 MB into a pod in {:?}", begin.elapsed());
 
     // Both at once: what goes in comes out, while neither waits for the other to end.
     let Process { stdin, mut output } = exec::start(&server.client, &server.target, &words(&["cat"]), true).await.unwrap();

@@ -236,6 +236,7 @@ async fn what_is_not_one_document_ends_the_session() {
             "SELECT to_json(i) FROM generate_series(1, 2) i",
             "SELECT '1'::json, '2'::json",
             "SELECT '1'::json WHERE false",
+            "SELECT CASE i WHEN 2 THEN '1'::json END FROM generate_series(1, 2) i",
             "SELECT 'no json'",
         ] {
             for mut session in [cluster.psql_session("postgres").await, cluster.session("postgres").await] {

@@ -266,7 +266,7 @@ mod tests {
     fn only_one_row_with_one_document_is_an_answer() {
         let answer = |text: &str, rows| Answer { text: text.into(), error: None, rows };
         assert_eq!(document("q", answer("[1]", 1)).unwrap(), serde_json::json!([1]));
-        for wrong in [answer("[1]\n[2]", 2), answer("", 1), answer("[1]|[2]", 1), answer("", 0)] {
+        for wrong in [answer("[1]\n[2]", 2), answer("", 1), answer("[1]|[2]", 1), answer("", 0), answer("\n[1]", 2)] {
             assert_eq!(document("q", wrong.clone()).unwrap_err().kind, SqlErrorKind::Protocol, "{wrong:?}");
         }
     }
