@@ -151,6 +151,7 @@ fn installed(version: &str) -> InstalledExtension {
         name: "vector".into(),
         version: version.into(),
         schema: "public".into(),
+        schema_oid: 2200,
         owns_schema: false,
         owner: "postgres".into(),
         configuration_tables: 0,
