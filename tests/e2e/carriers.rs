@@ -200,28 +200,40 @@ async fn outcomes_and_refusals_are_told_apart() {
     server.end().await;
 }
 
-/// A client whose connections go through here, until they are to fall silent: open, and nothing moves any more.
-async fn through_a_wire(side: Side) -> (Client, CancellationToken) {
+/// What happens to a wire.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// Open, and nothing moves any more.
+    Silent,
+    /// Cut on both sides.
+    Cut,
+}
+
+/// A client whose connections go through here, until the token is cancelled.
+async fn through_a_wire(side: Side, fate: Fate) -> (Client, CancellationToken) {
     let mut config = side.config().await;
     let server = format!("{}:{}", config.cluster_url.host().unwrap(), config.cluster_url.port_u16().unwrap());
     let wire = TcpListener::bind("127.0.0.1:0").await.unwrap();
     config.tls_server_name = Some(config.cluster_url.host().unwrap().into());
     config.cluster_url = format!("https://{}", wire.local_addr().unwrap()).parse().unwrap();
-    let silent = CancellationToken::new();
-    let fallen = silent.clone();
+    let end = CancellationToken::new();
+    let ended = end.clone();
     tokio::spawn(async move {
         while let Ok((mut near, _)) = wire.accept().await {
-            let (server, fallen) = (server.clone(), fallen.clone());
+            let (server, ended) = (server.clone(), ended.clone());
             tokio::spawn(async move {
                 let mut far = TcpStream::connect(server).await.unwrap();
                 tokio::select! {
                     _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                    () = fallen.cancelled() => std::future::pending().await,
+                    () = ended.cancelled() => match fate {
+                        Fate::Silent => std::future::pending().await,
+                        Fate::Cut => near.set_zero_linger().unwrap(),
+                    },
                 }
             });
         }
     });
-    (clients::own(&config).unwrap(), silent)
+    (clients::own(&config).unwrap(), end)
 }
 
 /// Longer than a peer may leave pings unanswered.
@@ -260,7 +272,7 @@ async fn quiet_is_not_death_and_silence_is() {
         end(&mut process).await
     };
     let silence = async {
-        let (client, silent) = through_a_wire(Side::Old).await;
+        let (client, silent) = through_a_wire(Side::Old, Fate::Silent).await;
         let argv = words(&["sh", "-c", "echo; sleep 3600"]);
         let mut process = exec::start(&client, &server.target, &argv, false).await.unwrap();
         assert_eq!(process.output.next().await.unwrap(), Event::Stdout("\n".into()));
@@ -279,6 +291,48 @@ async fn quiet_is_not_death_and_silence_is() {
     let error = ends.5.unwrap_err();
     assert_eq!(error.kind, ExecErrorKind::Cut);
     assert!(error.message.contains("pings"), "{error}");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_wire_that_is_cut_is_noticed_at_once_by_streams_and_sessions() {
+    let server = Server::start(Side::Old).await;
+    let (client, cut) = through_a_wire(Side::Old, Fate::Cut).await;
+    let carrier = PsqlCarrier::new(client.clone(), server.target.clone(), PsqlLogin::new("postgres", TAG));
+    let forwarded = portforward::dial(&client, &server.target.namespace, &server.target.pod, 5432);
+    let forwarded = NetworkCarrier::new(forwarded, Tls::Disabled, "postgres", Some("by network"), TAG);
+    let mut sessions = [carrier.connect("postgres", SOON).await.unwrap(), forwarded.connect("postgres", SOON).await.unwrap()];
+    let mut flood = exec::start(&client, &server.target, &words(&["cat", "/dev/zero"]), false).await.unwrap();
+    let Process { stdin, output: _unread } =
+        exec::start(&client, &server.target, &words(&["sleep", "3600"]), true).await.unwrap();
+    let mut stdin = stdin.unwrap();
+
+    let megabyte = Bytes::from(vec![0; 1 << 20]);
+    let write = async {
+        loop {
+            if let Err(error) = stdin.write(megabyte.clone()).await {
+                return error;
+            }
+        }
+    };
+    let [psql, network] = &mut sessions;
+    let sleep = Question::new("sleep", "SELECT to_json(1) FROM pg_sleep(3600)");
+    let ask = async { tokio::join!(psql.ask(&sleep, 2 * PATIENCE), network.ask(&sleep, 2 * PATIENCE)) };
+    let cutting = async {
+        // All of them are under way by then: the sessions seen by the server, the writer stuck.
+        let mut admin = server.psql(PsqlLogin::new("postgres", "admin")).connect("postgres", SOON).await.unwrap();
+        let asleep = Question::new("asleep", "SELECT to_json(count(*)) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+        while admin.ask(&asleep, SOON).await.unwrap() != json!(2) {}
+        cut.cancel();
+        Instant::now()
+    };
+    let all = Box::pin(async { tokio::join!(cutting, drain(&mut flood.output), write, ask) });
+    let (cut_at, flooded, written, asked) = timeout(PATIENCE, all).await.expect("a cut must be noticed");
+    assert!(cut_at.elapsed() < Duration::from_secs(15), "noticed only after {:?}", cut_at.elapsed());
+    assert_eq!(flooded.unwrap_err().kind, ExecErrorKind::Cut);
+    assert_eq!(written.kind, ExecErrorKind::Cut);
+    assert_eq!(asked.0.unwrap_err().kind, SqlErrorKind::Connect);
+    assert_eq!(asked.1.unwrap_err().kind, SqlErrorKind::Connect);
     server.end().await;
 }
 
