@@ -5,7 +5,7 @@
 
 use super::ends::PodEnd;
 use super::error::MoverError;
-use crate::plan::operation::{Reason, session_tag_prefix};
+use crate::plan::operation::{Reason, mover_tag_prefix, session_tag_prefix};
 use crate::postgres::carrier::Question;
 use crate::postgres::tools::scripts;
 use std::time::Duration;
@@ -39,8 +39,8 @@ pub async fn end(pod: &PodEnd, uid: &str) -> Result<(), MoverError> {
 
 async fn sessions(pod: &PodEnd, uid: &str) -> Result<(), MoverError> {
     // Not under the tag that is being ended.
-    let mut session = pod.session_tagged(MAINTENANCE, &format!("pgmigration/{uid}/sweep")).await?;
-    let question = Question::new("end orphaned sessions", END).with(session_tag_prefix(uid));
+    let mut session = pod.session_tagged(MAINTENANCE, &format!("{}sweep", session_tag_prefix(uid))).await?;
+    let question = Question::new("end orphaned sessions", END).with(mover_tag_prefix(uid));
     let until = Instant::now() + GONE_WITHIN;
     loop {
         let answer = session.ask(&question, Duration::from_secs(30)).await?;

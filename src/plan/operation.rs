@@ -564,13 +564,20 @@ impl Operation {
 
     /// `application_name` of every database session of this operation.
     pub fn session_tag(&self) -> String {
-        format!("{}{}/{}", session_tag_prefix(&self.migration.uid), self.task.kind().word(), self.attempt)
+        format!("{}{}/{}", mover_tag_prefix(&self.migration.uid), self.task.kind().word(), self.attempt)
     }
 }
 
-/// What the `application_name` of every mover session of a migration begins with: by it orphans are found.
+/// What the `application_name` of every session of a migration begins with, the operator's own included: by it ours are told
+/// from foreign ones.
 pub fn session_tag_prefix(uid: &str) -> String {
     format!("pgm/{uid}/")
+}
+
+/// What the `application_name` of every mover session of a migration begins with: by it orphans are found. The operator's own
+/// sessions begin otherwise, so that ending orphans never ends them.
+pub fn mover_tag_prefix(uid: &str) -> String {
+    format!("pgm/{uid}/m/")
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::api::conditions::reasons;
 use crate::api::{ArchiveStatus, Side, StepName};
 use crate::archive::keys;
 use crate::plan::Failure;
-use crate::plan::operation::{DumpTask, Task, session_tag_prefix};
+use crate::plan::operation::{DumpTask, Task, mover_tag_prefix};
 use crate::plan::record::Advance;
 use crate::postgres::catalog;
 
@@ -51,9 +51,8 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         return Ok(wait);
     }
     if cx.status.pinned.is_some() {
-        let tag = session_tag_prefix(cx.names.uid());
+        let tag = mover_tag_prefix(cx.names.uid());
         for side in [Side::Source, Side::Target] {
-            // The operator's own sessions carry the same tag and are left alone: they are not a mover's.
             let mut session = cx.session(side, "postgres", "undo").await?;
             let left = catalog::end_tagged_sessions(session.as_mut(), &tag).await.map_err(|e| sql(side, &e))?;
             session.close().await;

@@ -10,7 +10,7 @@ use super::transfer::{Moved, drive, end_movers};
 use crate::api::conditions::reasons;
 use crate::api::{Side, Staging, StepName};
 use crate::plan::Failure;
-use crate::plan::operation::{OwnerLogin, RestoreTask, SecretKey, Task, session_tag_prefix};
+use crate::plan::operation::{OwnerLogin, RestoreTask, SecretKey, Task, mover_tag_prefix};
 use crate::plan::record::{self, Advance};
 use crate::postgres::names::{DerivedRole, derived_name};
 use crate::postgres::{catalog, staging};
@@ -77,7 +77,7 @@ async fn make_staging(cx: &mut Context<'_>, name: &str) -> Result<Advance, Failu
 /// Drops the staging database, if it is there. `None` when it is gone.
 async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance>, Failure> {
     let mut session = cx.session(Side::Target, "postgres", "restore").await?;
-    let tag = session_tag_prefix(cx.names.uid());
+    let tag = mover_tag_prefix(cx.names.uid());
     let ended = catalog::end_tagged_sessions(session.as_mut(), &tag).await;
     let found = catalog::database(session.as_mut(), name).await;
     session.close().await;

@@ -151,7 +151,7 @@ marked() { # prints the processes of this migration, ours left out
     pid=${entry#/proc/}
     [ "$pid" != $$ ] || continue
     line=$(tr '\0' ' ' <"$entry/cmdline" 2>/dev/null) || continue
-    case $line in *"pgm/$uid/"* | *"pgm.$uid."*) echo "$pid" ;; esac
+    case $line in *"pgm/$uid/m/"* | *"pgm.$uid."*) echo "$pid" ;; esac
   done
 }
 signal=TERM left=1

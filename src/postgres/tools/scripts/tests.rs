@@ -82,7 +82,7 @@ fn what_a_command_prints_is_counted_and_hashed_and_passed_on() {
         let scratch = Scratch::new("produce");
         let argv = produce(
             "n0nce",
-            "pgm/u/dump/1",
+            "pgm/u/m/dump/1",
             "u",
             &command(&["sh", "-c", "printf '%s' \"$PGOPTIONS\"; head -c 5000000 /dev/zero; echo said >&2"]),
         );
@@ -99,7 +99,7 @@ fn what_a_command_prints_is_counted_and_hashed_and_passed_on() {
 fn a_failing_producer_is_no_success_however_much_it_printed() {
     for shell in shells() {
         let scratch = Scratch::new("produce-fails");
-        let argv = produce("n0nce", "pgm/u/dump/1", "u", &command(&["sh", "-c", "echo half; exit 3"]));
+        let argv = produce("n0nce", "pgm/u/m/dump/1", "u", &command(&["sh", "-c", "echo half; exit 3"]));
         let output = run(&shell, &scratch, &argv, vec![]);
         assert!(!output.status.success(), "{shell:?}");
         assert_eq!(last_verdict(&output).unwrap().command, 3);
@@ -115,7 +115,7 @@ fn a_consumer_gets_every_byte_behind_the_password_line() {
     for shell in shells() {
         let scratch = Scratch::new("consume");
         let reader = r#"cat "$PGPASSFILE" >&2; stat -c %a "$PGPASSFILE" >&2; echo "<$PGPASSWORD>" >&2; cat"#;
-        let argv = consume("n0nce", "pgm/u/restore/1", "u", true, &command(&["sh", "-c", reader]));
+        let argv = consume("n0nce", "pgm/u/m/restore/1", "u", true, &command(&["sh", "-c", reader]));
         let mut input = b"*:*:*:*: s\\\\e\\:c ret \n".to_vec();
         input.extend_from_slice(&data);
         let output = run(&shell, &scratch, &argv, input);
@@ -190,9 +190,9 @@ fn a_sweep_ends_what_a_lost_client_left_running_and_nothing_else() {
     let uid = format!("orphan{}", std::process::id());
     for shell in shells() {
         let scratch = Scratch::new("sweep");
-        let tag = format!("pgm/{uid}/restore/1");
+        let tag = format!("pgm/{uid}/m/restore/1");
         let mut orphan = start(&shell, &scratch, &consume("n0nce", &tag, &uid, false, &command(&["cat"])));
-        let mut other = start(&shell, &scratch, &consume("n0nce", "pgm/other/restore/1", "other", false, &command(&["cat"])));
+        let mut other = start(&shell, &scratch, &consume("n0nce", "pgm/other/m/restore/1", "other", false, &command(&["cat"])));
         let deadline = Instant::now() + Duration::from_secs(10);
         while scratch.entries() < 2 {
             assert!(Instant::now() < deadline);
