@@ -1,7 +1,7 @@
 //! Analyze: planner statistics of the staging database, so that the first queries after publishing are planned well.
 
 use super::error::MoverError;
-use super::{Context, orphans, stream};
+use super::{Context, orphans, stream, watch};
 use crate::plan::operation::{AnalyzeTask, Phase, Reason, Verdict};
 use crate::postgres::catalog;
 use crate::postgres::tools::{self, scripts};
@@ -24,7 +24,9 @@ pub async fn run(context: &Context, task: &AnalyzeTask) -> Result<Verdict, Mover
     let argv = scripts::produce(&nonce, login.tag, uid, &tools::analyze(&login));
     let what = format!("ANALYZE of {:?} in {}", task.target.database, target.target);
     let (_, running) = stream::start(&target.client, &target.target, &what, &argv, &nonce, false).await?;
-    running.drain(|| context.counters.update(|p| p.tables_done += 1)).await?.verdict(Reason::AnalyzeFailed)?;
+    watch::over(context, &target, running.drain(|| context.counters.update(|p| p.tables_done += 1)))
+        .await?
+        .verdict(Reason::AnalyzeFailed)?;
     let tables = inventory.counts.tables;
     Ok(Verdict {
         tables: Some(tables),

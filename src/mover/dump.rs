@@ -3,7 +3,7 @@
 use super::ends::PodEnd;
 use super::error::MoverError;
 use super::stream;
-use super::{Context, orphans};
+use super::{Context, orphans, watch};
 use crate::archive::manifest::{DatabaseManifest, Extension, MANIFEST_VERSION};
 use crate::archive::{Bucket, Sha256, Writer, Written, keys};
 use crate::plan::operation::{DumpTask, Phase, Reason, Verdict};
@@ -134,7 +134,8 @@ async fn transfer(
     superuser: bool,
 ) -> Result<Written, MoverError> {
     let mut writer = bucket.writer(&task.archive.key).await?;
-    let piped = pipe(context, source, task, choice, server, superuser, &mut writer).await;
+    let work = pipe(context, source, task, choice, server, superuser, &mut writer);
+    let piped = watch::over(context, source, work).await;
     match piped {
         Ok(()) => {
             context.counters.enter(Phase::Sealing);

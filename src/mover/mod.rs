@@ -17,6 +17,7 @@ mod progress;
 mod restore;
 mod stream;
 mod verify;
+mod watch;
 
 pub use error::MoverError;
 pub use progress::Counters;

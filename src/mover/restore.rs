@@ -3,12 +3,12 @@
 use super::ends::PodEnd;
 use super::error::MoverError;
 use super::stream::{self, Ended};
-use super::{Context, orphans, verify};
+use super::{Context, orphans, verify, watch};
 use crate::archive::manifest::{DatabaseManifest, Extension};
 use crate::archive::{Bucket, Reader, Sha256, keys};
 use crate::kubernetes::exec::Stdin;
 use crate::plan::operation::{Phase, Reason, RestoreTask, Verdict};
-use crate::postgres::carrier::{Session, quote_identifier};
+use crate::postgres::carrier::{Question, Session, quote_identifier};
 use crate::postgres::catalog;
 use crate::postgres::tools::toc::{self, Filtered};
 use crate::postgres::tools::{self, Login, scripts};
@@ -81,6 +81,10 @@ pub async fn run(context: &Context, task: &RestoreTask) -> Result<Verdict, Mover
     }
     let listing = list(context, &target, bucket.reader(&manifest.key, &object)).await?;
     let made = extensions(session.as_mut(), &manifest, &task.owner.role).await?;
+    let lent = configuration(session.as_mut(), &task.owner.role).await?;
+    for right in &lent {
+        session.execute(&right.grant, STATEMENT).await?;
+    }
     session.close().await;
     let filtered = toc::filter(&listing, &made).map_err(|e| MoverError::new(Reason::RestoreFailed, e))?;
     drop(listing);
@@ -90,7 +94,8 @@ pub async fn run(context: &Context, task: &RestoreTask) -> Result<Verdict, Mover
     });
     let kept = keep(context, &target, &filtered).await?;
     let reader = bucket.reader(&manifest.key, &object);
-    let restored = transfer(context, &target, task, &manifest, reader, password, &kept).await;
+    let work = transfer(context, &target, task, &manifest, reader, password, &kept);
+    let restored = watch::over(context, &target, work).await;
     match &restored {
         Ok(()) => orphans::sweep(&target, uid).await?,
         Err(_) => {
@@ -100,6 +105,13 @@ pub async fn run(context: &Context, task: &RestoreTask) -> Result<Verdict, Mover
         }
     }
     restored?;
+    if !lent.is_empty() {
+        let mut session = target.session(&task.target.database).await?;
+        for right in &lent {
+            session.execute(&right.revoke, STATEMENT).await?;
+        }
+        session.close().await;
+    }
     context.counters.enter(Phase::Sealing);
     let document = RestoreDocument {
         system_identifier: server.system_identifier,
@@ -200,6 +212,34 @@ async fn extensions(session: &mut dyn Session, manifest: &DatabaseManifest, owne
         session.execute(&format!("CREATE EXTENSION IF NOT EXISTS {name}{place}"), STATEMENT).await.map_err(failed)?;
     }
     Ok(made)
+}
+
+/// A right that the owner has for the time of the restore.
+#[derive(Deserialize)]
+struct Lent {
+    grant: String,
+    revoke: String,
+}
+
+// Rows that users keep in tables of an extension travel in the dump, but the tables belong to the administrator.
+const CONFIGURATION: &str = r"
+SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+  'grant', pg_catalog.format('GRANT %s TO %I', x.what, $1::text), 'revoke', pg_catalog.format('REVOKE %s FROM %I', x.what, $1::text))), '[]')
+FROM (
+  SELECT CASE WHEN c.relkind = 'S' THEN pg_catalog.format('USAGE, SELECT, UPDATE ON SEQUENCE %I.%I', n.nspname, c.relname)
+    ELSE pg_catalog.format('SELECT, INSERT ON TABLE %I.%I', n.nspname, c.relname) END AS what
+  FROM pg_catalog.pg_extension AS e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) AS o(oid)
+  JOIN pg_catalog.pg_class AS c ON c.oid = o.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+  UNION
+  SELECT pg_catalog.format('USAGE ON SCHEMA %I', n.nspname)
+  FROM pg_catalog.pg_extension AS e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) AS o(oid)
+  JOIN pg_catalog.pg_class AS c ON c.oid = o.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE NOT pg_catalog.has_schema_privilege($1::text, n.oid, 'USAGE')) AS x";
+
+async fn configuration(session: &mut dyn Session, owner: &str) -> Result<Vec<Lent>, MoverError> {
+    let question = Question::new("tables of extensions that hold rows of users", CONFIGURATION).with(owner);
+    let answer = session.ask(&question, STATEMENT).await?;
+    serde_json::from_value(answer).map_err(|e| MoverError::new(Reason::QueryFailed, e.to_string()))
 }
 
 /// Extensions after those that they need.

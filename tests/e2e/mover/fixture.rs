@@ -167,15 +167,19 @@ impl World {
         Context::new(operation, client)
     }
 
+    /// Bytes of the source database.
+    pub fn size(&self) -> u64 {
+        self.sql(Side::Old, SOURCE, "SELECT pg_database_size(current_database())").parse().unwrap()
+    }
+
     pub fn dump(&self) -> Task {
-        let bytes = self.sql(Side::Old, SOURCE, "SELECT pg_database_size(current_database())").parse().unwrap();
         Task::Dump(DumpTask {
             source: self.source(),
             reader: Some(self.target()),
             archive: self.archive(),
             database: "app".into(),
             run: RUN.into(),
-            estimated_bytes: bytes,
+            estimated_bytes: self.size(),
         })
     }
 

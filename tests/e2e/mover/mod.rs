@@ -57,6 +57,20 @@ async fn a_database_moves_whole_and_belongs_to_its_owner() {
         assert_eq!(world.sql(Side::New, STAGING, question), world.sql(Side::Old, SOURCE, question), "{question}");
     }
 
+    let compared = done(&world, 1, world.compare()).await;
+    assert!(compared.tables.is_some_and(|t| t >= 5), "{compared:#?}");
+    assert_eq!(compared.rows.map(|r| r >= 21_365), Some(true), "{compared:#?}");
+    let document = world.bucket().get_small(&compared.document.unwrap(), 1 << 20).await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&document).contains("\"equal\": true"));
+    world.sql(Side::New, STAGING, "UPDATE events SET noise = overlay(noise placing '#' from 7) WHERE id = 77");
+    world.sql(Side::New, STAGING, "DELETE FROM measure_1 WHERE at = '2026-02-01'");
+    world.sql(Side::New, STAGING, "SELECT nextval('events_id_seq')");
+    let unequal = run(&world.context(2, world.compare()).await).await;
+    assert_eq!((unequal.reason, unequal.differences_total), (Reason::NotEqual, 3), "{unequal:#?}");
+    for name in ["public.events", "public.measure_1", "public.events_id_seq"] {
+        assert!(unequal.differences.iter().any(|d| d.contains(name)), "{name} in {:#?}", unequal.differences);
+    }
+
     let analyzed = done(&world, 1, world.analyze()).await;
     assert!(analyzed.tables.is_some_and(|t| t >= 4));
     assert_eq!(world.sql(Side::New, STAGING, "SELECT count(*) > 0 FROM pg_stats WHERE tablename = 'events'"), "t");
@@ -69,24 +83,7 @@ async fn a_database_moves_whole_and_belongs_to_its_owner() {
 async fn an_interrupted_dump_leaves_nothing_and_a_new_attempt_succeeds() {
     let world = World::new("cut-dump", 150_000).await;
     let context = world.context(1, world.dump()).await;
-    let total = context_total(&world.dump());
-    {
-        let running = run(&context);
-        tokio::pin!(running);
-        let counters = context.counters.clone();
-        let half_way = async {
-            while counters.now().bytes_done < 9_000_000 {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        };
-        tokio::select! {
-            verdict = &mut running => panic!("it ended before it could be interrupted: {verdict:#?}"),
-            () = half_way => {}
-        }
-        let moved = counters.now().bytes_done;
-        assert!(0 < moved && moved < total, "{moved} of {total}");
-        assert_eq!(world.sessions(Side::Old), 1);
-    }
+    cut(&world, &context, 9_000_000, world.size()).await;
     mover::tidy(&context).await.unwrap();
     world.assert_tidy().await;
     assert_eq!(world.bucket().list("").await.unwrap(), vec![], "neither object nor manifest");
@@ -98,9 +95,83 @@ async fn an_interrupted_dump_leaves_nothing_and_a_new_attempt_succeeds() {
     world.end().await;
 }
 
-fn context_total(task: &Task) -> u64 {
-    match task {
-        Task::Dump(task) => task.estimated_bytes,
-        Task::Verify(_) | Task::Restore(_) | Task::Compare(_) | Task::Analyze(_) | Task::Cleanup(_) => 0,
+/// Runs a task until so many bytes have moved, then drops it. The total must not have been reached.
+async fn cut(world: &World, context: &mover::Context, bytes: u64, total: u64) {
+    let counters = context.counters.clone();
+    let half_way = async {
+        while counters.now().bytes_done < bytes {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        verdict = run(context) => panic!("it ended before it could be cut: {verdict:#?}"),
+        () = half_way => {}
     }
+    let moved = counters.now().bytes_done;
+    assert!(0 < moved && moved < total, "{moved} of {total}");
+    assert!(world.sessions(Side::Old) + world.sessions(Side::New) > 0, "something runs on that must be ended");
+}
+
+#[tokio::test]
+async fn an_interrupted_restore_is_ended_and_a_new_attempt_into_a_new_database_succeeds() {
+    let world = World::new("cut-restore", 60_000).await;
+    let total = done(&world, 1, world.dump()).await.bytes.unwrap();
+    let context = world.context(1, world.restore()).await;
+    cut(&world, &context, total / 3, total).await;
+    mover::tidy(&context).await.unwrap();
+    world.assert_tidy().await;
+    let into_the_rest = run(&world.context(2, world.restore()).await).await;
+    assert_eq!(into_the_rest.reason, Reason::TargetNotEmpty, "{into_the_rest:#?}");
+    world.create_staging();
+    done(&world, 3, world.restore()).await;
+    done(&world, 1, world.compare()).await;
+    world.assert_tidy().await;
+
+    // A tool that fails while most of its input is still to come says why, and its exec ends.
+    world.create_staging();
+    world.sql(Side::New, "postgres", &format!("ALTER DATABASE \"{STAGING}\" SET default_transaction_read_only = on"));
+    let refused = run(&world.context(4, world.restore()).await).await;
+    assert!(refused.message.contains("read-only"), "{refused:#?}");
+    assert_eq!(refused.outcome, Outcome::Failed);
+    world.assert_tidy().await;
+
+    world.create_staging();
+    world.sql(Side::New, "postgres", &format!("ALTER ROLE \"{OWNER}\" PASSWORD 'another'"));
+    let refused = run(&world.context(5, world.restore()).await).await;
+    assert_eq!(refused.reason, Reason::RestoreFailed, "{refused:#?}");
+    assert!(refused.message.contains("password authentication failed"), "{refused:#?}");
+    world.assert_tidy().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_dump_whose_session_dies_fails_and_other_servers_are_refused() {
+    let world = World::new("die-dump", 60_000).await;
+    let context = world.context(1, world.dump()).await;
+    let counters = context.counters.clone();
+    let kill = async {
+        while counters.now().bytes_done < 2_000_000 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        world.sql(
+            Side::Old,
+            "postgres",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pgm/%'",
+        );
+    };
+    let (verdict, ()) = tokio::join!(run(&context), kill);
+    assert_eq!(verdict.reason, Reason::DumpFailed, "{verdict:#?}");
+    world.assert_tidy().await;
+    assert_eq!(world.bucket().list("").await.unwrap(), vec![]);
+
+    let mut task = world.dump();
+    if let Task::Dump(dump) = &mut task {
+        dump.source.system_identifier = "1".into();
+    }
+    assert_eq!(run(&world.context(2, task.clone()).await).await.reason, Reason::ServerReplaced);
+    if let Task::Dump(dump) = &mut task {
+        dump.source.pod_uid = "1".into();
+    }
+    assert_eq!(run(&world.context(3, task.clone()).await).await.reason, Reason::PodUnavailable);
+    world.end().await;
 }
