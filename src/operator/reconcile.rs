@@ -293,7 +293,8 @@ impl Visit {
             type_,
             reason: reason.into(),
             note: Some(message.chars().take(1000).collect()),
-            action: "Migrate".into(),
+            // Equal reasons of one action are counted as one event with the first words: each step is an action of its own.
+            action: self.after.step.map_or_else(|| "Migrate".into(), |step| format!("{step:?}")),
             secondary: None,
         };
         if let Err(error) = self.visitor.recorder.publish(&event, &self.live.object_ref(&())).await {
