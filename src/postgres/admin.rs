@@ -63,21 +63,10 @@ impl AdminSessions {
     /// this purpose of this migration alone, and begin with [`OURS`].
     ///
     /// Errors: `Connect`; `Deadline` when an earlier session does not end.
-    pub async fn open(
-        carrier: Arc<dyn Carrier>,
-        database: &str,
-        deadline: Duration,
-    ) -> Result<Self, SqlError> {
-        let mut sessions = Self {
-            carrier,
-            database: database.to_owned(),
-            held: VecDeque::new(),
-            limbo: Vec::new(),
-        };
+    pub async fn open(carrier: Arc<dyn Carrier>, database: &str, deadline: Duration) -> Result<Self, SqlError> {
+        let mut sessions = Self { carrier, database: database.to_owned(), held: VecDeque::new(), limbo: Vec::new() };
         sessions.add(deadline).await?;
-        sessions.limbo = sessions
-            .ask(&Question::new("earlier sessions", EARLIER).with(OURS))
-            .await?;
+        sessions.limbo = sessions.ask(&Question::new("earlier sessions", EARLIER).with(OURS)).await?;
         sessions.settle().await?;
         while sessions.held.len() < HELD {
             sessions.add(deadline).await?;
@@ -97,8 +86,7 @@ impl AdminSessions {
         for setting in SETTINGS {
             session.execute(setting, STATEMENT_DEADLINE).await?;
         }
-        let process =
-            catalog::ask(&mut *session, &Question::new("own process", OWN_PROCESS)).await?;
+        let process = catalog::ask(&mut *session, &Question::new("own process", OWN_PROCESS)).await?;
         self.held.push_back((process, session));
         Ok(())
     }
@@ -110,10 +98,7 @@ impl AdminSessions {
         }
         match self.held.front_mut() {
             Some((_, session)) => Ok(session),
-            None => Err(SqlError::new(
-                SqlErrorKind::Connect,
-                "no admin session left",
-            )),
+            None => Err(SqlError::new(SqlErrorKind::Connect, "no admin session left")),
         }
     }
 
@@ -130,10 +115,7 @@ impl AdminSessions {
     }
 
     /// Puts a question; when a session fails meanwhile, once more through the next.
-    pub(crate) async fn ask<T: DeserializeOwned>(
-        &mut self,
-        question: &Question,
-    ) -> Result<T, SqlError> {
+    pub(crate) async fn ask<T: DeserializeOwned>(&mut self, question: &Question) -> Result<T, SqlError> {
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -157,11 +139,7 @@ impl AdminSessions {
     /// Runs one statement. After any error but a `Statement` one the outcome is unknown until [`Self::settle`].
     pub(crate) async fn execute(&mut self, statement: &str) -> Result<(), SqlError> {
         self.settle().await?;
-        let outcome = self
-            .current()
-            .await?
-            .execute(statement, STATEMENT_DEADLINE)
-            .await;
+        let outcome = self.current().await?.execute(statement, STATEMENT_DEADLINE).await;
         if let Err(error) = &outcome {
             self.note(error);
         }
@@ -171,11 +149,7 @@ impl AdminSessions {
     /// Runs statements in one transaction, which is committed only when `guard`, asked at its end, answers true.
     ///
     /// After a `Statement` error nothing of it happened; after any other the outcome is unknown until [`Self::settle`].
-    pub(crate) async fn transaction(
-        &mut self,
-        statements: &[String],
-        guard: &Question,
-    ) -> Result<(), SqlError> {
+    pub(crate) async fn transaction(&mut self, statements: &[String], guard: &Question) -> Result<(), SqlError> {
         self.settle().await?;
         let session = self.current().await?;
         let outcome = run(&mut **session, statements, guard).await;
@@ -199,19 +173,13 @@ impl AdminSessions {
     pub(crate) async fn settle(&mut self) -> Result<(), SqlError> {
         let until = Instant::now() + LIMBO_DEADLINE;
         while let Some(process) = self.limbo.first().cloned() {
-            let question = Question::new("unsettled process", END_PROCESS)
-                .with(process.pid.to_string())
-                .with(&process.began);
+            let question = Question::new("unsettled process", END_PROCESS).with(process.pid.to_string()).with(&process.began);
             if !self.ask::<bool>(&question).await? {
-                self.limbo
-                    .retain(|other| other.pid != process.pid || other.began != process.began);
+                self.limbo.retain(|other| other.pid != process.pid || other.began != process.began);
             } else if Instant::now() >= until {
                 return Err(SqlError::new(
                     SqlErrorKind::Deadline,
-                    format!(
-                        "our own server process {} does not end, so it is not known what it did",
-                        process.pid
-                    ),
+                    format!("our own server process {} does not end, so it is not known what it did", process.pid),
                 ));
             } else {
                 sleep(PAUSE).await;
@@ -221,20 +189,13 @@ impl AdminSessions {
     }
 }
 
-async fn run(
-    session: &mut dyn Session,
-    statements: &[String],
-    guard: &Question,
-) -> Result<(), SqlError> {
+async fn run(session: &mut dyn Session, statements: &[String], guard: &Question) -> Result<(), SqlError> {
     session.execute("BEGIN", STATEMENT_DEADLINE).await?;
     for statement in statements {
         session.execute(statement, STATEMENT_DEADLINE).await?;
     }
     if !catalog::ask::<bool>(session, guard).await? {
-        return Err(SqlError::new(
-            SqlErrorKind::Statement,
-            format!("{}: not as expected, rolled back", guard.name),
-        ));
+        return Err(SqlError::new(SqlErrorKind::Statement, format!("{}: not as expected, rolled back", guard.name)));
     }
     session.execute("COMMIT", STATEMENT_DEADLINE).await
 }

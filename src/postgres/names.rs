@@ -37,17 +37,8 @@ pub fn derived_name(database: &str, uid: &str, role: DerivedRole) -> String {
     while !database.is_char_boundary(end) {
         end -= 1;
     }
-    let digits: String = uid
-        .chars()
-        .filter(char::is_ascii_hexdigit)
-        .take(12)
-        .collect::<String>()
-        .to_lowercase();
-    format!(
-        "{}_{digits}{}",
-        database.get(..end).unwrap_or_default(),
-        role.letter()
-    )
+    let digits: String = uid.chars().filter(char::is_ascii_hexdigit).take(12).collect::<String>().to_lowercase();
+    format!("{}_{digits}{}", database.get(..end).unwrap_or_default(), role.letter())
 }
 
 #[cfg(test)]
@@ -58,22 +49,10 @@ mod tests {
 
     #[test]
     fn derived_names_are_short_and_told_apart() {
-        assert_eq!(
-            derived_name("onyx", UID, DerivedRole::Fenced),
-            "onyx_0b1c2d3e4f5af"
-        );
-        assert_eq!(
-            derived_name("onyx", UID, DerivedRole::Tombstone),
-            "onyx_0b1c2d3e4f5at"
-        );
-        assert_eq!(
-            derived_name("onyx", UID, DerivedRole::Staging),
-            "onyx_0b1c2d3e4f5as"
-        );
-        assert_eq!(
-            derived_name("onyx", UID, DerivedRole::Aside),
-            "onyx_0b1c2d3e4f5aa"
-        );
+        assert_eq!(derived_name("onyx", UID, DerivedRole::Fenced), "onyx_0b1c2d3e4f5af");
+        assert_eq!(derived_name("onyx", UID, DerivedRole::Tombstone), "onyx_0b1c2d3e4f5at");
+        assert_eq!(derived_name("onyx", UID, DerivedRole::Staging), "onyx_0b1c2d3e4f5as");
+        assert_eq!(derived_name("onyx", UID, DerivedRole::Aside), "onyx_0b1c2d3e4f5aa");
     }
 
     #[test]

@@ -45,21 +45,13 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 impl AsyncRead for ByteStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for ByteStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(context, bytes)
     }
 
@@ -107,14 +99,11 @@ impl Tls {
     ///
     /// Errors: `Connect` when the bundle holds no certificate or an unreadable one.
     pub fn verify_full(host: &str, bundle: &[u8]) -> Result<Self, SqlError> {
-        let refuse =
-            |why: String| SqlError::new(SqlErrorKind::Connect, format!("CA bundle: {why}"));
+        let refuse = |why: String| SqlError::new(SqlErrorKind::Connect, format!("CA bundle: {why}"));
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(bundle) {
             let certificate = certificate.map_err(|error| refuse(error.to_string()))?;
-            roots
-                .add(certificate)
-                .map_err(|error| refuse(error.to_string()))?;
+            roots.add(certificate).map_err(|error| refuse(error.to_string()))?;
         }
         if roots.is_empty() {
             return Err(refuse("no certificate in it".into()));
@@ -125,10 +114,7 @@ impl Tls {
             .map_err(|error| refuse(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self::VerifyFull {
-            host: host.to_owned(),
-            config: Arc::new(config),
-        })
+        Ok(Self::VerifyFull { host: host.to_owned(), config: Arc::new(config) })
     }
 }
 
@@ -146,13 +132,7 @@ pub struct NetworkCarrier {
 impl NetworkCarrier {
     /// A carrier that logs in as `user`. `application_name` tells our sessions from foreign ones (the server cuts it
     /// after 63 bytes).
-    pub fn new(
-        dial: Dial,
-        tls: Tls,
-        user: &str,
-        password: Option<&str>,
-        application_name: &str,
-    ) -> Self {
+    pub fn new(dial: Dial, tls: Tls, user: &str, password: Option<&str>, application_name: &str) -> Self {
         Self {
             dial,
             tls,
@@ -180,53 +160,30 @@ impl NetworkCarrier {
 
     async fn open(&self, database: &str) -> Result<NetworkSession, SqlError> {
         let mut config = Config::new();
-        config
-            .user(&self.user)
-            .dbname(database)
-            .application_name(&self.application_name);
+        config.user(&self.user).dbname(database).application_name(&self.application_name);
         if let Some(password) = &self.password {
             config.password(password);
         }
         if let Some(options) = &self.options {
             config.options(options);
         }
-        let stream = (self.dial)()
-            .await
-            .map_err(|error| SqlError::new(SqlErrorKind::Connect, error.to_string()))?;
+        let stream = (self.dial)().await.map_err(|error| SqlError::new(SqlErrorKind::Connect, error.to_string()))?;
         let (client, connection) = match &self.tls {
             Tls::Disabled => {
                 config.ssl_mode(SslMode::Disable);
-                let (client, connection) = config
-                    .connect_raw(stream, NoTls)
-                    .await
-                    .map_err(connect_error)?;
-                (
-                    client,
-                    tokio::spawn(async move { connection.await.map_err(|error| words(&error)) }),
-                )
+                let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(|error| connect_error(&error))?;
+                (client, tokio::spawn(async move { connection.await.map_err(|error| words(&error)) }))
             }
             Tls::VerifyFull { host, config: tls } => {
                 config.ssl_mode(SslMode::Require);
                 let mut maker = MakeRustlsConnect::new(rustls::ClientConfig::clone(tls));
-                let connector =
-                    <MakeRustlsConnect as MakeTlsConnect<ByteStream>>::make_tls_connect(
-                        &mut maker, host,
-                    )
+                let connector = <MakeRustlsConnect as MakeTlsConnect<ByteStream>>::make_tls_connect(&mut maker, host)
                     .map_err(|error| SqlError::new(SqlErrorKind::Connect, error.to_string()))?;
-                let (client, connection) = config
-                    .connect_raw(stream, connector)
-                    .await
-                    .map_err(connect_error)?;
-                (
-                    client,
-                    tokio::spawn(async move { connection.await.map_err(|error| words(&error)) }),
-                )
+                let (client, connection) = config.connect_raw(stream, connector).await.map_err(|error| connect_error(&error))?;
+                (client, tokio::spawn(async move { connection.await.map_err(|error| words(&error)) }))
             }
         };
-        let session = NetworkSession {
-            client: Some(client),
-            connection,
-        };
+        let session = NetworkSession { client: Some(client), connection };
         session.query(&session_settings()).await?;
         Ok(session)
     }
@@ -234,11 +191,7 @@ impl NetworkCarrier {
 
 #[async_trait]
 impl Carrier for NetworkCarrier {
-    async fn connect(
-        &self,
-        database: &str,
-        deadline: Duration,
-    ) -> Result<Box<dyn Session>, SqlError> {
+    async fn connect(&self, database: &str, deadline: Duration) -> Result<Box<dyn Session>, SqlError> {
         match timeout(deadline, self.open(database)).await {
             Ok(session) => Ok(Box::new(session?)),
             Err(_) => Err(SqlError::deadline("connecting", deadline)),
@@ -254,26 +207,15 @@ struct NetworkSession {
 
 impl NetworkSession {
     fn client(&self) -> Result<&Client, SqlError> {
-        self.client.as_ref().ok_or_else(|| {
-            SqlError::new(
-                SqlErrorKind::Connect,
-                "the session was given up after an earlier failure",
-            )
-        })
+        self.client
+            .as_ref()
+            .ok_or_else(|| SqlError::new(SqlErrorKind::Connect, "the session was given up after an earlier failure"))
     }
 
     async fn query(&self, question: &Question) -> Result<Value, SqlError> {
-        let parameters: Vec<(String, Type)> = question
-            .parameters
-            .iter()
-            .map(|value| (value.clone(), Type::TEXT))
-            .collect();
-        let rows = self
-            .client()?
-            .query_typed_raw(&question.sql, parameters)
-            .await
-            .map_err(statement_error)?;
-        let rows: Vec<Row> = rows.try_collect().await.map_err(statement_error)?;
+        let parameters: Vec<(String, Type)> = question.parameters.iter().map(|value| (value.clone(), Type::TEXT)).collect();
+        let rows = self.client()?.query_typed_raw(&question.sql, parameters).await.map_err(|error| statement_error(&error))?;
+        let rows: Vec<Row> = rows.try_collect().await.map_err(|error| statement_error(&error))?;
         document(question.name, &rows)
     }
 
@@ -290,14 +232,8 @@ impl NetworkSession {
     /// Runs one statement, which the extended protocol insists on, and lets its rows go by.
     async fn drain(&self, statement: &str) -> Result<(), SqlError> {
         let no_parameters: Vec<(String, Type)> = Vec::new();
-        let rows = self
-            .client()?
-            .query_typed_raw(statement, no_parameters)
-            .await
-            .map_err(statement_error)?;
-        rows.try_for_each(|_| async { Ok(()) })
-            .await
-            .map_err(statement_error)
+        let rows = self.client()?.query_typed_raw(statement, no_parameters).await.map_err(|error| statement_error(&error))?;
+        rows.try_for_each(|_| async { Ok(()) }).await.map_err(|error| statement_error(&error))
     }
 
     /// Gives the session up when what came of a call leaves its state unknown.
@@ -319,16 +255,12 @@ impl NetworkSession {
 #[async_trait]
 impl Session for NetworkSession {
     async fn ask(&mut self, question: &Question, deadline: Duration) -> Result<Value, SqlError> {
-        let outcome = timeout(deadline, self.query(question))
-            .await
-            .map_err(|_| SqlError::deadline(question.name, deadline));
+        let outcome = timeout(deadline, self.query(question)).await.map_err(|_| SqlError::deadline(question.name, deadline));
         self.settle(outcome)
     }
 
     async fn execute(&mut self, statement: &str, deadline: Duration) -> Result<(), SqlError> {
-        let outcome = timeout(deadline, self.run(statement))
-            .await
-            .map_err(|_| SqlError::deadline("statement", deadline));
+        let outcome = timeout(deadline, self.run(statement)).await.map_err(|_| SqlError::deadline("statement", deadline));
         self.settle(outcome)
     }
 
@@ -351,10 +283,7 @@ impl Drop for NetworkSession {
 struct JsonText(String);
 
 impl<'a> FromSql<'a> for JsonText {
-    fn from_sql(
-        kind: &Type,
-        raw: &'a [u8],
-    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+    fn from_sql(kind: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
         let text = if *kind == Type::JSONB {
             // Binary jsonb is a version byte, 1, and the text.
             raw.strip_prefix(&[1]).ok_or("unknown jsonb version")?
@@ -398,36 +327,24 @@ fn words(error: &Error) -> String {
     text
 }
 
-fn connect_error(error: Error) -> SqlError {
-    SqlError {
-        kind: SqlErrorKind::Connect,
-        sqlstate: error.code().map(|code| code.code().to_owned()),
-        message: words(&error),
-    }
+fn connect_error(error: &Error) -> SqlError {
+    SqlError { kind: SqlErrorKind::Connect, sqlstate: error.code().map(|code| code.code().to_owned()), message: words(error) }
 }
 
-fn statement_error(error: Error) -> SqlError {
+fn statement_error(error: &Error) -> SqlError {
     let kind = match error.as_db_error() {
         // FATAL and PANIC end the session; the words of the severity may be translated, the parsed form is not.
         Some(server) => match server.parsed_severity() {
-            Some(
-                tokio_postgres::error::Severity::Fatal | tokio_postgres::error::Severity::Panic,
-            ) => SqlErrorKind::Connect,
+            Some(tokio_postgres::error::Severity::Fatal | tokio_postgres::error::Severity::Panic) => SqlErrorKind::Connect,
             Some(_) | None => SqlErrorKind::Statement,
         },
-        None if error.is_closed() || is_io(&error) => SqlErrorKind::Connect,
+        None if error.is_closed() || is_io(error) => SqlErrorKind::Connect,
         None => SqlErrorKind::Protocol,
     };
-    SqlError {
-        kind,
-        sqlstate: error.code().map(|code| code.code().to_owned()),
-        message: words(&error),
-    }
+    SqlError { kind, sqlstate: error.code().map(|code| code.code().to_owned()), message: words(error) }
 }
 
 fn is_io(error: &Error) -> bool {
     use std::error::Error as _;
-    error
-        .source()
-        .is_some_and(|source| source.downcast_ref::<io::Error>().is_some())
+    error.source().is_some_and(|source| source.downcast_ref::<io::Error>().is_some())
 }

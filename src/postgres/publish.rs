@@ -12,9 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::admin::AdminSessions;
 use super::carrier::SqlError;
 use super::names::{DerivedRole, derived_name};
-use super::swap::{
-    Patience, Rows, SwapError, allow_connections, expel, insist, is_called, look, rename,
-};
+use super::swap::{Patience, Rows, SwapError, allow_connections, expel, insist, is_called, look, rename};
 
 /// The three names that publishing needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,50 +73,29 @@ pub struct Publication {
 ///
 /// Refused (`Unexpected`): no staging database; an existing database that is a template or closed, or the one that the
 /// admin sessions are in.
-pub async fn plan(
-    admins: &mut AdminSessions,
-    names: PublishNames,
-) -> Result<Publication, SwapError> {
-    let here = super::catalog::server(admins.session().await?)
-        .await?
-        .database_oid;
+pub async fn plan(admins: &mut AdminSessions, names: PublishNames) -> Result<Publication, SwapError> {
+    let here = super::catalog::server(admins.session().await?).await?.database_oid;
     let rows = look(admins, &[], &names.all()).await?;
     let staging = rows.by_name(&names.staging);
-    let staging_oid = staging.map(|row| row.oid).ok_or_else(|| {
-        SwapError::Unexpected(format!(
-            "staging database {:?} does not exist",
-            names.staging
-        ))
-    })?;
+    let staging_oid = staging
+        .map(|row| row.oid)
+        .ok_or_else(|| SwapError::Unexpected(format!("staging database {:?} does not exist", names.staging)))?;
     if let Some(row) = rows.by_name(&names.aside) {
-        return Err(SwapError::Unexpected(format!(
-            "a database {:?} exists already (OID {})",
-            row.name, row.oid
-        )));
+        return Err(SwapError::Unexpected(format!("a database {:?} exists already (OID {})", row.name, row.oid)));
     }
     let existing = rows.by_name(&names.database);
-    if let Some(row) =
-        existing.filter(|row| row.is_template || !row.allow_connections || row.oid == here)
-    {
+    if let Some(row) = existing.filter(|row| row.is_template || !row.allow_connections || row.oid == here) {
         return Err(SwapError::Unexpected(format!(
             "database {:?} is a template, refuses connections, or is where admin sessions live: it cannot be set aside",
             row.name
         )));
     }
     let existing_oid = existing.map(|row| row.oid);
-    Ok(Publication {
-        names,
-        staging_oid,
-        existing_oid,
-    })
+    Ok(Publication { names, staging_oid, existing_oid })
 }
 
 fn judge(publication: &Publication, rows: &Rows) -> PublishState {
-    let Publication {
-        names,
-        staging_oid,
-        existing_oid,
-    } = publication;
+    let Publication { names, staging_oid, existing_oid } = publication;
     let foreign = |found: String| PublishState::Foreign { found };
     let Some(staging) = rows.by_oid(*staging_oid) else {
         return foreign(format!("the staging database (OID {staging_oid}) is gone"));
@@ -127,18 +104,12 @@ fn judge(publication: &Publication, rows: &Rows) -> PublishState {
         None => None,
         Some(oid) => match rows.by_oid(*oid) {
             None => {
-                return foreign(format!(
-                    "the database that had the name {:?} before (OID {oid}) is gone",
-                    names.database
-                ));
+                return foreign(format!("the database that had the name {:?} before (OID {oid}) is gone", names.database));
             }
             found @ Some(_) => found,
         },
     };
-    let ours = |name: &str| {
-        rows.by_name(name)
-            .is_none_or(|row| row.oid == *staging_oid || Some(row.oid) == *existing_oid)
-    };
+    let ours = |name: &str| rows.by_name(name).is_none_or(|row| row.oid == *staging_oid || Some(row.oid) == *existing_oid);
     if let Some(name) = names.all().iter().find(|name| !ours(name)) {
         return foreign(format!("somebody else made a database {name:?}"));
     }
@@ -147,22 +118,11 @@ fn judge(publication: &Publication, rows: &Rows) -> PublishState {
         staging.name == staging_name && existing.is_none_or(|row| row.name == existing_name)
     };
     if called(&names.staging, &names.database) {
-        if open {
-            PublishState::Unpublished
-        } else {
-            PublishState::Closing
-        }
+        if open { PublishState::Unpublished } else { PublishState::Closing }
     } else if called(&names.database, &names.aside) {
-        if open {
-            PublishState::Published
-        } else {
-            PublishState::Withdrawing
-        }
+        if open { PublishState::Published } else { PublishState::Withdrawing }
     } else {
-        foreign(format!(
-            "the databases have other names than ours ({:?})",
-            staging.name
-        ))
+        foreign(format!("the databases have other names than ours ({:?})", staging.name))
     }
 }
 
@@ -177,36 +137,18 @@ impl Publication {
     ///
     /// When the renaming does not come about within `deadline`, both take connections again, and the error (`Blocked`)
     /// names who was in the way.
-    pub async fn publish_step(
-        &self,
-        admins: &mut AdminSessions,
-        deadline: Duration,
-    ) -> Result<PublishState, SwapError> {
+    pub async fn publish_step(&self, admins: &mut AdminSessions, deadline: Duration) -> Result<PublishState, SwapError> {
         match self.state(admins).await? {
             PublishState::Unpublished => self.set_connections(admins, false, deadline).await?,
             PublishState::Closing => {
-                let PublishNames {
-                    database,
-                    staging,
-                    aside,
-                } = &self.names;
+                let PublishNames { database, staging, aside } = &self.names;
                 let mut statements = Vec::new();
                 if self.existing_oid.is_some() {
                     statements.extend([rename(database, aside), allow_connections(aside, true)]);
                 }
                 statements.extend([rename(staging, database), allow_connections(database, true)]);
-                let outcome = self
-                    .exchange(
-                        admins,
-                        &statements,
-                        database,
-                        &PublishState::Closing,
-                        "publishing",
-                        deadline,
-                    )
-                    .await;
-                self.reopen_on_failure(admins, outcome, &PublishState::Closing, deadline)
-                    .await?;
+                let outcome = self.exchange(admins, &statements, database, &PublishState::Closing, "publishing", deadline).await;
+                self.reopen_on_failure(admins, outcome, &PublishState::Closing, deadline).await?;
             }
             PublishState::Withdrawing => self.set_connections(admins, true, deadline).await?,
             PublishState::Published => {}
@@ -216,40 +158,24 @@ impl Publication {
     }
 
     /// Publishes from whatever state it is in. `deadline` is that of each step.
-    pub async fn publish(
-        &self,
-        admins: &mut AdminSessions,
-        deadline: Duration,
-    ) -> Result<(), SwapError> {
+    pub async fn publish(&self, admins: &mut AdminSessions, deadline: Duration) -> Result<(), SwapError> {
         while self.publish_step(admins, deadline).await? != PublishState::Published {}
         Ok(())
     }
 
     /// Does the next one thing towards `Unpublished` and returns the state after it: the exact reverse of publishing.
-    pub async fn withdraw_step(
-        &self,
-        admins: &mut AdminSessions,
-        deadline: Duration,
-    ) -> Result<PublishState, SwapError> {
+    pub async fn withdraw_step(&self, admins: &mut AdminSessions, deadline: Duration) -> Result<PublishState, SwapError> {
         match self.state(admins).await? {
             PublishState::Published => self.set_connections(admins, false, deadline).await?,
             PublishState::Withdrawing => {
-                let PublishNames {
-                    database,
-                    staging,
-                    aside,
-                } = &self.names;
-                let mut statements =
-                    vec![rename(database, staging), allow_connections(staging, true)];
+                let PublishNames { database, staging, aside } = &self.names;
+                let mut statements = vec![rename(database, staging), allow_connections(staging, true)];
                 if self.existing_oid.is_some() {
                     statements.extend([rename(aside, database), allow_connections(database, true)]);
                 }
                 let from = PublishState::Withdrawing;
-                let outcome = self
-                    .exchange(admins, &statements, staging, &from, "withdrawing", deadline)
-                    .await;
-                self.reopen_on_failure(admins, outcome, &from, deadline)
-                    .await?;
+                let outcome = self.exchange(admins, &statements, staging, &from, "withdrawing", deadline).await;
+                self.reopen_on_failure(admins, outcome, &from, deadline).await?;
             }
             PublishState::Closing => self.set_connections(admins, true, deadline).await?,
             PublishState::Unpublished => {}
@@ -259,20 +185,13 @@ impl Publication {
     }
 
     /// Takes the publication back from whatever state it is in. `deadline` is that of each step.
-    pub async fn withdraw(
-        &self,
-        admins: &mut AdminSessions,
-        deadline: Duration,
-    ) -> Result<(), SwapError> {
+    pub async fn withdraw(&self, admins: &mut AdminSessions, deadline: Duration) -> Result<(), SwapError> {
         while self.withdraw_step(admins, deadline).await? != PublishState::Unpublished {}
         Ok(())
     }
 
     fn oids(&self) -> Vec<u32> {
-        [Some(self.staging_oid), self.existing_oid]
-            .into_iter()
-            .flatten()
-            .collect()
+        [Some(self.staging_oid), self.existing_oid].into_iter().flatten().collect()
     }
 
     async fn rows(&self, admins: &mut AdminSessions) -> Result<Rows, SqlError> {
@@ -280,38 +199,16 @@ impl Publication {
     }
 
     /// Opens or closes both databases, by the names that they have now.
-    async fn set_connections(
-        &self,
-        admins: &mut AdminSessions,
-        allow: bool,
-        deadline: Duration,
-    ) -> Result<(), SwapError> {
+    async fn set_connections(&self, admins: &mut AdminSessions, allow: bool, deadline: Duration) -> Result<(), SwapError> {
         for oid in self.oids() {
             let rows = self.rows(admins).await?;
             let Some(row) = rows.by_oid(oid) else {
-                return Err(SwapError::Unexpected(format!(
-                    "the database with OID {oid} is gone"
-                )));
+                return Err(SwapError::Unexpected(format!("the database with OID {oid} is gone")));
             };
             let name = row.name.clone();
-            let done = |rows: &Rows| {
-                rows.by_oid(oid)
-                    .is_none_or(|row| row.name != name || row.allow_connections == allow)
-            };
-            let what = format!(
-                "{} connections of database {name:?}",
-                if allow { "accepting" } else { "refusing" }
-            );
-            insist(
-                admins,
-                &allow_connections(&name, allow),
-                &what,
-                &[oid],
-                &[],
-                deadline,
-                done,
-            )
-            .await?;
+            let done = |rows: &Rows| rows.by_oid(oid).is_none_or(|row| row.name != name || row.allow_connections == allow);
+            let what = format!("{} connections of database {name:?}", if allow { "accepting" } else { "refusing" });
+            insist(admins, &allow_connections(&name, allow), &what, &[oid], &[], deadline, done).await?;
         }
         Ok(())
     }
@@ -331,10 +228,9 @@ impl Publication {
             if state != *from {
                 return match state {
                     PublishState::Foreign { found } => Err(SwapError::Unexpected(found)),
-                    PublishState::Unpublished
-                    | PublishState::Closing
-                    | PublishState::Published
-                    | PublishState::Withdrawing => Ok(()),
+                    PublishState::Unpublished | PublishState::Closing | PublishState::Published | PublishState::Withdrawing => {
+                        Ok(())
+                    }
                 };
             }
             let mut free = !patience.is_over();
@@ -345,10 +241,7 @@ impl Publication {
                 let what = format!("{what} database {:?}", self.names.database);
                 return Err(patience.blocked(admins, &what, &self.oids()).await);
             }
-            if let Err(error) = admins
-                .transaction(statements, &is_called(self.staging_oid, staging_after))
-                .await
-            {
+            if let Err(error) = admins.transaction(statements, &is_called(self.staging_oid, staging_after)).await {
                 patience.absorb(error).await?;
             }
         }
@@ -386,66 +279,39 @@ mod tests {
 
     fn publication(existing: bool) -> Publication {
         Publication {
-            names: PublishNames {
-                database: "app".into(),
-                staging: "app_s".into(),
-                aside: "app_a".into(),
-            },
+            names: PublishNames { database: "app".into(), staging: "app_s".into(), aside: "app_a".into() },
             staging_oid: STAGING,
             existing_oid: existing.then_some(EXISTING),
         }
     }
 
     fn row(oid: u32, name: &str, allow: bool) -> Row {
-        Row {
-            oid,
-            name: name.into(),
-            allow_connections: allow,
-            is_template: false,
-            connection_limit: -1,
-            sessions: 0,
-        }
+        Row { oid, name: name.into(), allow_connections: allow, is_template: false, connection_limit: -1, sessions: 0 }
     }
 
     #[test]
     fn states_without_an_existing_target() {
-        let state =
-            |name, allow| judge(&publication(false), &Rows(vec![row(STAGING, name, allow)]));
+        let state = |name, allow| judge(&publication(false), &Rows(vec![row(STAGING, name, allow)]));
         assert_eq!(state("app_s", true), PublishState::Unpublished);
         assert_eq!(state("app_s", false), PublishState::Closing);
         assert_eq!(state("app", true), PublishState::Published);
         assert_eq!(state("app", false), PublishState::Withdrawing);
         assert!(matches!(state("other", true), PublishState::Foreign { .. }));
         let both = Rows(vec![row(STAGING, "app_s", true), row(9, "app", true)]);
-        assert!(matches!(
-            judge(&publication(false), &both),
-            PublishState::Foreign { .. }
-        ));
+        assert!(matches!(judge(&publication(false), &both), PublishState::Foreign { .. }));
     }
 
     #[test]
     fn states_with_an_existing_target() {
         let state = |staging: &str, existing: &str, open: bool| {
-            judge(
-                &publication(true),
-                &Rows(vec![
-                    row(STAGING, staging, true),
-                    row(EXISTING, existing, open),
-                ]),
-            )
+            judge(&publication(true), &Rows(vec![row(STAGING, staging, true), row(EXISTING, existing, open)]))
         };
         assert_eq!(state("app_s", "app", true), PublishState::Unpublished);
         assert_eq!(state("app_s", "app", false), PublishState::Closing);
         assert_eq!(state("app", "app_a", true), PublishState::Published);
         assert_eq!(state("app", "app_a", false), PublishState::Withdrawing);
-        assert!(matches!(
-            state("app", "elsewhere", true),
-            PublishState::Foreign { .. }
-        ));
+        assert!(matches!(state("app", "elsewhere", true), PublishState::Foreign { .. }));
         let gone = Rows(vec![row(STAGING, "app", true)]);
-        assert!(matches!(
-            judge(&publication(true), &gone),
-            PublishState::Foreign { .. }
-        ));
+        assert!(matches!(judge(&publication(true), &gone), PublishState::Foreign { .. }));
     }
 }

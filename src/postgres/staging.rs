@@ -26,35 +26,17 @@ pub async fn create_staging(
     like: &Database,
     deadline: Duration,
 ) -> Result<u32, SwapError> {
-    let done = |rows: &Rows| {
-        rows.by_name(name)
-            .is_some_and(|row| row.connection_limit != -2)
-    };
+    let done = |rows: &Rows| rows.by_name(name).is_some_and(|row| row.connection_limit != -2);
     let found = look(admins, &[], &[name]).await?;
     if let Some(row) = found.by_name(name).filter(|row| row.connection_limit == -2) {
         drop_database(admins, name, row.oid, deadline).await?;
     }
     let what = format!("creating database {name:?}");
-    insist(
-        admins,
-        &create_statement(name, owner, like),
-        &what,
-        &[],
-        &[name],
-        deadline,
-        done,
-    )
-    .await?;
-    admins
-        .execute(&format!(
-            "REVOKE ALL ON DATABASE {} FROM PUBLIC",
-            quote_identifier(name)
-        ))
-        .await?;
+    insist(admins, &create_statement(name, owner, like), &what, &[], &[name], deadline, done).await?;
+    admins.execute(&format!("REVOKE ALL ON DATABASE {} FROM PUBLIC", quote_identifier(name))).await?;
     let rows = look(admins, &[], &[name]).await?;
     let row = rows.by_name(name);
-    row.map(|row| row.oid)
-        .ok_or_else(|| SwapError::Unexpected(format!("database {name:?} vanished")))
+    row.map(|row| row.oid).ok_or_else(|| SwapError::Unexpected(format!("database {name:?} vanished")))
 }
 
 fn create_statement(name: &str, owner: &str, like: &Database) -> String {
@@ -70,10 +52,7 @@ fn create_statement(name: &str, owner: &str, like: &Database) -> String {
     // Writing to a String cannot fail.
     let _ = match like.locale_provider.as_str() {
         "icu" => write!(statement, " LOCALE_PROVIDER icu ICU_LOCALE {locale}"),
-        "builtin" => write!(
-            statement,
-            " LOCALE_PROVIDER builtin BUILTIN_LOCALE {locale}"
-        ),
+        "builtin" => write!(statement, " LOCALE_PROVIDER builtin BUILTIN_LOCALE {locale}"),
         _ => write!(statement, " LOCALE_PROVIDER libc"),
     };
     if let Some(rules) = &like.icu_rules {
@@ -87,12 +66,7 @@ fn create_statement(name: &str, owner: &str, like: &Database) -> String {
 /// Another database under that name is left alone, and the one with the OID under another name is an error
 /// (`Unexpected`). Sessions in it are ended. It may take long while any session of the server does not react; nothing
 /// should wait for it.
-pub async fn drop_database(
-    admins: &mut AdminSessions,
-    name: &str,
-    oid: u32,
-    deadline: Duration,
-) -> Result<(), SwapError> {
+pub async fn drop_database(admins: &mut AdminSessions, name: &str, oid: u32, deadline: Duration) -> Result<(), SwapError> {
     let mut patience = Patience::new(deadline);
     loop {
         let rows = look(admins, &[oid], &[]).await?;
@@ -100,15 +74,10 @@ pub async fn drop_database(
             return Ok(());
         };
         if row.name != name {
-            return Err(SwapError::Unexpected(format!(
-                "database {name:?} (OID {oid}) is called {:?} now",
-                row.name
-            )));
+            return Err(SwapError::Unexpected(format!("database {name:?} (OID {oid}) is called {:?} now", row.name)));
         }
         if patience.is_over() {
-            return Err(patience
-                .blocked(admins, &format!("dropping database {name:?}"), &[oid])
-                .await);
+            return Err(patience.blocked(admins, &format!("dropping database {name:?}"), &[oid]).await);
         }
         if let Err(error) = drop_once(admins, row, &mut patience).await {
             patience.absorb(error).await?;
@@ -116,18 +85,12 @@ pub async fn drop_database(
     }
 }
 
-async fn drop_once(
-    admins: &mut AdminSessions,
-    row: &Row,
-    patience: &mut Patience,
-) -> Result<(), SqlError> {
+async fn drop_once(admins: &mut AdminSessions, row: &Row, patience: &mut Patience) -> Result<(), SqlError> {
     let name = quote_identifier(&row.name);
     // An interrupted drop leaves -2 behind: such a database cannot be altered, only dropped again.
     if row.connection_limit != -2 {
         if row.is_template {
-            admins
-                .execute(&format!("ALTER DATABASE {name} IS_TEMPLATE false"))
-                .await?;
+            admins.execute(&format!("ALTER DATABASE {name} IS_TEMPLATE false")).await?;
         }
         if row.allow_connections {
             admins.execute(&allow_connections(&row.name, false)).await?;
@@ -163,20 +126,10 @@ pub async fn carry(
 ) -> Result<Vec<NotCarried>, SwapError> {
     let mut left = Vec::new();
     let name = quote_identifier(staging);
-    let comment = source
-        .comment
-        .as_deref()
-        .map_or_else(|| "NULL".to_owned(), quote_literal);
-    admins
-        .execute(&format!("COMMENT ON DATABASE {name} IS {comment}"))
-        .await?;
+    let comment = source.comment.as_deref().map_or_else(|| "NULL".to_owned(), quote_literal);
+    admins.execute(&format!("COMMENT ON DATABASE {name} IS {comment}")).await?;
     if source.connection_limit >= -1 {
-        admins
-            .execute(&format!(
-                "ALTER DATABASE {name} CONNECTION LIMIT {}",
-                source.connection_limit
-            ))
-            .await?;
+        admins.execute(&format!("ALTER DATABASE {name} CONNECTION LIMIT {}", source.connection_limit)).await?;
     }
     for item in &settings.settings {
         let target = match &item.role {
@@ -203,39 +156,18 @@ pub async fn carry(
             if error.kind != SqlErrorKind::Statement {
                 return Err(error.into());
             }
-            left.push(NotCarried {
-                what: format!("setting {:?}", item.setting),
-                why: error.to_string(),
-            });
+            left.push(NotCarried { what: format!("setting {:?}", item.setting), why: error.to_string() });
         }
     }
     for privilege in ["CONNECT", "TEMPORARY", "CREATE"] {
-        let public = settings
-            .acl
-            .iter()
-            .any(|item| item.grantee.is_none() && item.privilege == privilege);
-        let (verb, to) = if public {
-            ("GRANT", "TO")
-        } else {
-            ("REVOKE", "FROM")
-        };
-        admins
-            .execute(&format!(
-                "{verb} {privilege} ON DATABASE {name} {to} PUBLIC"
-            ))
-            .await?;
+        let public = settings.acl.iter().any(|item| item.grantee.is_none() && item.privilege == privilege);
+        let (verb, to) = if public { ("GRANT", "TO") } else { ("REVOKE", "FROM") };
+        admins.execute(&format!("{verb} {privilege} ON DATABASE {name} {to} PUBLIC")).await?;
     }
     for item in &settings.acl {
-        if let Some(grantee) = item
-            .grantee
-            .as_ref()
-            .filter(|grantee| **grantee != source.owner)
-        {
+        if let Some(grantee) = item.grantee.as_ref().filter(|grantee| **grantee != source.owner) {
             left.push(NotCarried {
-                what: format!(
-                    "privilege {} of role {grantee:?} on the database",
-                    item.privilege
-                ),
+                what: format!("privilege {} of role {grantee:?} on the database", item.privilege),
                 why: "grants to roles are dropped when everything belongs to one owner".into(),
             });
         }
@@ -256,27 +188,17 @@ const NAME_LISTS: &[&str] = &[
 /// `name = value` for `ALTER DATABASE ... SET`, from `name=value` of the catalog. None for what must not be carried.
 fn assignment(setting: &str) -> Option<String> {
     let (name, value) = setting.split_once('=')?;
-    if ["role", "session_authorization"]
-        .iter()
-        .any(|other| name.eq_ignore_ascii_case(other))
-    {
+    if ["role", "session_authorization"].iter().any(|other| name.eq_ignore_ascii_case(other)) {
         return None;
     }
     // A custom parameter is called `prefix.name`, each part an identifier.
     let quoted: Vec<String> = name.split('.').map(quote_identifier).collect();
-    let value = if NAME_LISTS
-        .iter()
-        .any(|list| name.eq_ignore_ascii_case(list))
-    {
+    let value = if NAME_LISTS.iter().any(|list| name.eq_ignore_ascii_case(list)) {
         let parts = split_names(value)?;
         if parts.is_empty() {
             "''".to_owned()
         } else {
-            parts
-                .iter()
-                .map(|part| quote_literal(part))
-                .collect::<Vec<_>>()
-                .join(", ")
+            parts.iter().map(|part| quote_literal(part)).collect::<Vec<_>>().join(", ")
         }
     } else {
         quote_literal(value)
@@ -319,14 +241,10 @@ fn split_names(list: &str) -> Option<Vec<String>> {
 }
 
 /// Reads what [`create_staging`] and [`carry`] take from the source, by the name that the database has at the moment.
-pub async fn dress_of(
-    admins: &mut AdminSessions,
-    database: &str,
-) -> Result<(Database, DatabaseSettings), SwapError> {
+pub async fn dress_of(admins: &mut AdminSessions, database: &str) -> Result<(Database, DatabaseSettings), SwapError> {
     let session = admins.session().await?;
     let found = catalog::database(session, database).await?;
-    let found = found
-        .ok_or_else(|| SwapError::Unexpected(format!("database {database:?} does not exist")))?;
+    let found = found.ok_or_else(|| SwapError::Unexpected(format!("database {database:?} does not exist")))?;
     let settings = catalog::database_settings(session, found.oid).await?;
     Ok((found, settings))
 }
@@ -343,14 +261,8 @@ mod tests {
             r#""search_path" = '$user', 'public', 'odd "one"'"#
         );
         assert_eq!(assignment("search_path=").unwrap(), r#""search_path" = ''"#);
-        assert_eq!(
-            assignment(r#"search_path="""#).unwrap(),
-            r#""search_path" = ''"#
-        );
-        assert_eq!(
-            assignment("app.tenant=a'b=c").unwrap(),
-            r#""app"."tenant" = 'a''b=c'"#
-        );
+        assert_eq!(assignment(r#"search_path="""#).unwrap(), r#""search_path" = ''"#);
+        assert_eq!(assignment("app.tenant=a'b=c").unwrap(), r#""app"."tenant" = 'a''b=c'"#);
         assert_eq!(assignment("role=boss"), None);
         assert_eq!(split_names(r#""open"#), None);
     }
@@ -377,15 +289,9 @@ mod tests {
             size: None,
         };
         let begin = r#"CREATE DATABASE "s" OWNER "me" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'en_US.UTF-8'"#;
-        assert_eq!(
-            create_statement("s", "me", &like),
-            format!("{begin} LOCALE_PROVIDER libc")
-        );
+        assert_eq!(create_statement("s", "me", &like), format!("{begin} LOCALE_PROVIDER libc"));
         like.locale_provider = "icu".into();
         like.locale = Some("de-AT".into());
-        assert_eq!(
-            create_statement("s", "me", &like),
-            format!("{begin} LOCALE_PROVIDER icu ICU_LOCALE 'de-AT'")
-        );
+        assert_eq!(create_statement("s", "me", &like), format!("{begin} LOCALE_PROVIDER icu ICU_LOCALE 'de-AT'"));
     }
 }

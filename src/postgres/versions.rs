@@ -33,16 +33,11 @@ impl Version {
         let (_, after) = output.split_once("(PostgreSQL)")?;
         let word = after.split_whitespace().next()?;
         let digits = |text: &str| -> Option<u32> {
-            let end = text
-                .find(|c: char| !c.is_ascii_digit())
-                .unwrap_or(text.len());
+            let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
             text.get(..end)?.parse().ok()
         };
         let major = digits(word)?;
-        let minor = word
-            .split_once('.')
-            .and_then(|(_, minor)| digits(minor))
-            .unwrap_or(0);
+        let minor = word.split_once('.').and_then(|(_, minor)| digits(minor)).unwrap_or(0);
         if !(10..1000).contains(&major) || minor >= 10_000 {
             return None;
         }
@@ -122,27 +117,15 @@ impl Versions {
             }
         }
         if self.target.major() < self.source.major() {
-            wrong.push(Mismatch::Downgrade {
-                origin: self.source,
-                target: self.target,
-            });
+            wrong.push(Mismatch::Downgrade { origin: self.source, target: self.target });
         }
         if self.dump.major() < self.source.major() {
-            wrong.push(Mismatch::DumpOlderThanSource {
-                dump: self.dump,
-                origin: self.source,
-            });
+            wrong.push(Mismatch::DumpOlderThanSource { dump: self.dump, origin: self.source });
         } else if self.dump.major() > self.target.major() {
-            wrong.push(Mismatch::DumpNewerThanTarget {
-                dump: self.dump,
-                target: self.target,
-            });
+            wrong.push(Mismatch::DumpNewerThanTarget { dump: self.dump, target: self.target });
         }
         if self.restore.major() != self.target.major() {
-            wrong.push(Mismatch::RestoreNotOfTarget {
-                restore: self.restore,
-                target: self.target,
-            });
+            wrong.push(Mismatch::RestoreNotOfTarget { restore: self.restore, target: self.target });
         }
         wrong
     }
@@ -158,18 +141,9 @@ mod tests {
 
     #[test]
     fn tools_say_their_version() {
-        assert_eq!(
-            Version::from_tool("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
-            Some(V15)
-        );
-        assert_eq!(
-            Version::from_tool("pg_restore (PostgreSQL) 17.11"),
-            Some(V17)
-        );
-        assert_eq!(
-            Version::from_tool("pg_dump (PostgreSQL) 18beta1"),
-            Some(Version(180_000))
-        );
+        assert_eq!(Version::from_tool("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(V15));
+        assert_eq!(Version::from_tool("pg_restore (PostgreSQL) 17.11"), Some(V17));
+        assert_eq!(Version::from_tool("pg_dump (PostgreSQL) 18beta1"), Some(Version(180_000)));
         assert_eq!(Version::from_tool("pg_dump: command not found"), None);
         assert_eq!(Version::from_tool("x (PostgreSQL) 9.6.1"), None);
         assert_eq!(V17.to_string(), "17.11");
@@ -177,93 +151,27 @@ mod tests {
 
     #[test]
     fn the_usual_case_fits() {
-        assert_eq!(
-            Versions {
-                source: V15,
-                dump: V15,
-                restore: V17,
-                target: V17
-            }
-            .judge(),
-            []
-        );
-        assert_eq!(
-            Versions {
-                source: V15,
-                dump: V17,
-                restore: V17,
-                target: V17
-            }
-            .judge(),
-            []
-        );
-        assert_eq!(
-            Versions {
-                source: V17,
-                dump: V17,
-                restore: V17,
-                target: V17
-            }
-            .judge(),
-            []
-        );
+        assert_eq!(Versions { source: V15, dump: V15, restore: V17, target: V17 }.judge(), []);
+        assert_eq!(Versions { source: V15, dump: V17, restore: V17, target: V17 }.judge(), []);
+        assert_eq!(Versions { source: V17, dump: V17, restore: V17, target: V17 }.judge(), []);
     }
 
     #[test]
     fn each_mismatch_is_named() {
         assert_eq!(
-            Versions {
-                source: V17,
-                dump: V17,
-                restore: V15,
-                target: V15
-            }
-            .judge(),
-            [
-                Mismatch::Downgrade {
-                    origin: V17,
-                    target: V15
-                },
-                Mismatch::DumpNewerThanTarget {
-                    dump: V17,
-                    target: V15
-                }
-            ]
+            Versions { source: V17, dump: V17, restore: V15, target: V15 }.judge(),
+            [Mismatch::Downgrade { origin: V17, target: V15 }, Mismatch::DumpNewerThanTarget { dump: V17, target: V15 }]
         );
         assert_eq!(
-            Versions {
-                source: V17,
-                dump: V15,
-                restore: V18,
-                target: V18
-            }
-            .judge(),
-            [Mismatch::DumpOlderThanSource {
-                dump: V15,
-                origin: V17
-            }]
+            Versions { source: V17, dump: V15, restore: V18, target: V18 }.judge(),
+            [Mismatch::DumpOlderThanSource { dump: V15, origin: V17 }]
         );
         assert_eq!(
-            Versions {
-                source: V15,
-                dump: V15,
-                restore: V18,
-                target: V17
-            }
-            .judge(),
-            [Mismatch::RestoreNotOfTarget {
-                restore: V18,
-                target: V17
-            }]
+            Versions { source: V15, dump: V15, restore: V18, target: V17 }.judge(),
+            [Mismatch::RestoreNotOfTarget { restore: V18, target: V17 }]
         );
         assert_eq!(
-            Versions {
-                source: Version(140_000),
-                dump: V15,
-                restore: V15,
-                target: V15
-            }
-            .judge(),
+            Versions { source: Version(140_000), dump: V15, restore: V15, target: V15 }.judge(),
             [Mismatch::TooOld(Version(140_000))]
         );
     }

@@ -20,11 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{PATIENCE, Room, Side, eventually, setting};
 
-const SOON: Duration = Duration::from_secs(30);
-const TAG: &str = "pgmigration/e2e/carriers";
+/// Far more than one answer takes.
+pub const SOON: Duration = Duration::from_secs(30);
+/// What our sessions of these tests call themselves.
+pub const TAG: &str = "pgmigration/e2e/carriers";
 
 /// A Postgres pod in a namespace of its own.
-struct Server {
+pub struct Server {
     room: Room,
     side: Side,
     client: Client,
@@ -32,7 +34,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(side: Side) -> Self {
+    pub async fn start(side: Side) -> Self {
         let room = Room::new(side, "carriers").await;
         let client = clients::own(&side.config().await).unwrap();
         let image = setting(match side {
@@ -58,24 +60,24 @@ impl Server {
         server
     }
 
-    async fn run(&self, argv: &[&str], stdin: &[u8]) -> Result<exec::Completed, ExecError> {
+    pub async fn run(&self, argv: &[&str], stdin: &[u8]) -> Result<exec::Completed, ExecError> {
         exec::run(&self.client, &self.target, &words(argv), stdin, SOON, 1 << 20).await
     }
 
-    fn psql(&self, login: PsqlLogin) -> PsqlCarrier {
+    pub fn psql(&self, login: PsqlLogin) -> PsqlCarrier {
         PsqlCarrier::new(self.client.clone(), self.target.clone(), login)
     }
 
-    async fn session(&self, database: &str) -> Box<dyn Session> {
+    pub async fn session(&self, database: &str) -> Box<dyn Session> {
         self.psql(PsqlLogin::new("postgres", TAG)).connect(database, SOON).await.unwrap()
     }
 
-    fn network(&self, port: u16) -> NetworkCarrier {
+    pub fn network(&self, port: u16) -> NetworkCarrier {
         let dial = portforward::dial(&self.client, &self.target.namespace, &self.target.pod, port);
         NetworkCarrier::new(dial, Tls::Disabled, "postgres", Some("by network"), TAG)
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         self.room.end().await;
     }
 }

@@ -9,5 +9,6 @@ mod install;
 mod leadership;
 mod mover;
 mod objects;
+mod questions;
 mod rules;
 mod support;

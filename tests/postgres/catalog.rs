@@ -1,8 +1,9 @@
-//! Every question, against databases that hold something to find.
+//! Every question, against a database that holds something to find.
 
+use pgmigration::postgres::carrier::{Carrier as _, SqlErrorKind};
 use pgmigration::postgres::catalog;
 
-use crate::cluster::{Cluster, servers};
+use crate::cluster::{Cluster, SOON, servers};
 
 /// A database with at least one of everything that the questions look for.
 const TORTURE: &str = include_str!("torture.sql");
@@ -11,43 +12,220 @@ fn names(list: &[&str]) -> Vec<String> {
     list.iter().map(|&name| name.to_owned()).collect()
 }
 
+fn app(bin: &std::path::Path) -> Cluster {
+    let cluster = Cluster::start(bin, &[]);
+    cluster.sql("postgres", "CREATE DATABASE app");
+    cluster.sql("app", TORTURE);
+    cluster
+}
+
 #[tokio::test]
-async fn questions_find_what_is_there() {
+async fn the_server_and_its_databases() {
+    for bin in servers() {
+        let cluster = app(&bin);
+        let mut admin = cluster.session("postgres").await;
+        let server = catalog::server(&mut *admin).await.unwrap();
+        assert_eq!(server.version.major(), cluster.major());
+        assert_eq!(server.system_identifier, cluster.sql("postgres", "SELECT system_identifier FROM pg_control_system()"));
+        assert_eq!((server.timeline, server.in_recovery, server.database.as_str()), (1, false, "postgres"));
+        assert!(
+            server.superuser
+                && server.createdb
+                && server.bypassrls
+                && server.signal_backend
+                && server.read_large_objects
+                && server.read_hba
+        );
+
+        let all = catalog::databases(&mut *admin).await.unwrap();
+        let list: Vec<&str> = all.items.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!((all.total, list), (4, vec!["app", "postgres", "template0", "template1"]));
+        let one = catalog::database(&mut *admin, "app").await.unwrap().unwrap();
+        assert_eq!(one.oid.to_string(), cluster.sql("postgres", "SELECT oid FROM pg_database WHERE datname = 'app'"));
+        assert_eq!((one.owner.as_str(), one.encoding.as_str(), one.collate.as_str()), ("owner", "UTF8", "C.UTF-8"));
+        assert_eq!((one.locale_provider.as_str(), one.connection_limit), ("libc", -1));
+        assert_eq!(one.comment.as_deref(), Some("the application's \"data\""));
+        assert!(one.size.unwrap() > 1_000_000);
+        assert_eq!(catalog::database(&mut *admin, "nonesuch").await.unwrap(), None);
+
+        let settings = catalog::database_settings(&mut *admin, one.oid).await.unwrap();
+        let list: Vec<(Option<&str>, &str)> =
+            settings.settings.iter().map(|one| (one.role.as_deref(), one.setting.as_str())).collect();
+        assert_eq!(list, [(None, "work_mem=5MB"), (Some("owner"), "statement_timeout=1min")]);
+        let connect: Vec<_> = settings.acl.iter().filter(|item| item.privilege == "CONNECT").collect();
+        assert!(connect.iter().any(|item| item.grantee.as_deref() == Some("reader") && item.grantable));
+        assert!(connect.iter().all(|item| item.grantee.is_some()), "PUBLIC may not connect");
+
+        let roles = catalog::roles(&mut *admin, &names(&["owner", "postgres", "nobody"])).await.unwrap();
+        let list: Vec<(&str, bool, bool)> =
+            roles.iter().map(|role| (role.name.as_str(), role.superuser, role.reachable)).collect();
+        assert_eq!(list, [("owner", false, true), ("postgres", true, true)]);
+        assert_eq!(roles[0].member_of, ["reader"]);
+
+        // A role without any right gets an answer as well, and what it may not see is said to be unseen.
+        cluster.sql("postgres", "CREATE ROLE nobody LOGIN");
+        let mut nobody = cluster.try_session("nobody", "postgres").await.unwrap();
+        let server = catalog::server(&mut *nobody).await.unwrap();
+        assert!(
+            !server.superuser && !server.createdb && !server.signal_backend && !server.read_large_objects && !server.read_hba
+        );
+        assert_eq!(catalog::hba_lines(&mut *nobody, "app").await.unwrap(), None);
+        assert_eq!(catalog::database(&mut *nobody, "app").await.unwrap().unwrap().size, None);
+        assert!(!catalog::roles(&mut *nobody, &names(&["owner"])).await.unwrap()[0].reachable);
+    }
+}
+
+#[tokio::test]
+async fn what_a_database_holds() {
+    for bin in servers() {
+        let cluster = app(&bin);
+        let mut session = cluster.session("app").await;
+        let inventory = catalog::inventory(&mut *session).await.unwrap();
+        let counts = &inventory.counts;
+        assert_eq!((counts.schemas, counts.tables, counts.partitioned_tables, counts.partitions), (2, 11, 1, 2));
+        assert_eq!((counts.foreign_tables, counts.sequences, counts.views, counts.materialized_views), (1, 2, 1, 2));
+        assert_eq!((counts.indexes, counts.functions, counts.types, counts.large_objects), (7, 4, 3, 1));
+        assert!(inventory.holds_tables() && inventory.user_objects > 20 && inventory.table_bytes > 100_000);
+        let first = &inventory.largest_tables.items[0];
+        assert_eq!((first.table.name.as_str(), inventory.largest_tables.total), ("big", 13));
+        for (list, expected) in [
+            (&inventory.unpopulated, "unkept"),
+            (&inventory.invalid_indexes, "broken"),
+            (&inventory.unlogged_tables, "light"),
+            (&inventory.foreign_tables, "elsewhere"),
+        ] {
+            assert_eq!((list.total, list.items[0].name.as_str()), (1, expected));
+        }
+        assert_eq!(inventory.schemas.items, ["odd \"schema\"", "public"]);
+        let mut empty = cluster.session("postgres").await;
+        let nothing = catalog::inventory(&mut *empty).await.unwrap();
+        assert!(!nothing.holds_tables() && nothing.user_objects == 0);
+
+        let alembic = catalog::alembic_versions(&mut *session).await.unwrap();
+        let list: Vec<(&str, Vec<String>)> = alembic.iter().map(|one| (one.schema.as_str(), one.versions.clone())).collect();
+        assert_eq!(list, [("odd \"schema\"", vec![]), ("public", names(&["a1", "b2"]))]);
+
+        let installed = catalog::extensions(&mut *session).await.unwrap();
+        assert_eq!(installed.len(), 1);
+        assert_eq!((installed[0].name.as_str(), installed[0].trusted), ("plpgsql", true));
+        let offered = catalog::available_extensions(&mut *session, &names(&["plpgsql", "nonesuch"])).await.unwrap();
+        assert_eq!((offered.len(), offered[0].default_version.as_str()), (1, "1.0"));
+        assert_eq!(offered[0].versions[0].version, "1.0");
+    }
+}
+
+#[tokio::test]
+async fn what_makes_a_copy_differ_or_fail() {
+    for bin in servers() {
+        let cluster = app(&bin);
+        let mut session = cluster.session("app").await;
+        let triggers = catalog::event_triggers(&mut *session).await.unwrap();
+        assert_eq!((triggers.len(), triggers[0].event.as_str(), triggers[0].enabled), (1, "ddl_command_end", true));
+        let uses = catalog::database_name_uses(&mut *session).await.unwrap();
+        let list: Vec<&str> = uses.items.iter().map(|one| one.object.as_str()).collect();
+        assert_eq!(list, ["public.named.named_d_check", "public.unkept", "public.guarded.guard"]);
+        let uses = catalog::search_path_uses(&mut *session).await.unwrap();
+        let list: Vec<(&str, &str)> = uses.items.iter().map(|one| (one.object.as_str(), one.function.as_str())).collect();
+        assert_eq!(list, [("public.checked.checked_i_check", "public.outer_check(i integer)")]);
+
+        assert_eq!(catalog::hba_lines(&mut *session, "app").await.unwrap(), Some(vec![]));
+        let hba = cluster.scratch("data/pg_hba.conf");
+        let rules = std::fs::read_to_string(&hba).unwrap();
+        std::fs::write(&hba, format!("{rules}local other,app owner reject\n")).unwrap();
+        cluster.sql("postgres", "SELECT pg_reload_conf()");
+        let lines = catalog::hba_lines(&mut *session, "app").await.unwrap().unwrap();
+        assert_eq!((lines.len(), lines[0].method.as_str(), &lines[0].users), (1, "reject", &names(&["owner"])));
+    }
+}
+
+#[tokio::test]
+async fn what_goes_on_in_a_database() {
+    for bin in servers() {
+        let cluster = app(&bin);
+        let mut admin = cluster.session("postgres").await;
+        let oid = catalog::database(&mut *admin, "app").await.unwrap().unwrap().oid;
+
+        let prepared = catalog::prepared_transactions(&mut *admin, "app").await.unwrap();
+        assert_eq!((prepared.total, prepared.items[0].gid.as_str(), prepared.items[0].owner.as_str()), (1, "half", "postgres"));
+        assert!(catalog::prepared_transactions(&mut *admin, "postgres").await.unwrap().is_empty());
+
+        let subscriptions = catalog::subscriptions(&mut *admin, oid).await.unwrap();
+        assert_eq!((subscriptions.len(), subscriptions[0].name.as_str(), subscriptions[0].enabled), (1, "idle", false));
+
+        cluster.sql("app", "SELECT pg_create_logical_replication_slot('slot', 'pgoutput')");
+        let slots = catalog::replication_slots(&mut *admin, "app").await.unwrap();
+        assert_eq!((slots.len(), slots[0].name.as_str(), slots[0].active), (1, "slot", false));
+        assert!(slots[0].retained_bytes.is_some());
+        cluster.sql("app", "SELECT pg_drop_replication_slot('slot')");
+
+        let standbys = catalog::standbys(&mut *admin, None).await.unwrap();
+        assert!(standbys.standbys.is_empty() && standbys.behind().next().is_none());
+
+        cluster
+            .until(
+                "postgres",
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = 'app' AND backend_type = 'client backend'",
+                "0",
+            )
+            .await;
+        let mut client = cluster.carrier("owner").with_name("somebody").connect("app", SOON).await.unwrap();
+        client.execute("BEGIN", SOON).await.unwrap();
+        let _ours = cluster.session("app").await;
+        let found = catalog::sessions(&mut *admin, oid, "pgmigration/").await.unwrap();
+        assert_eq!(found.total, 1, "{found:?}");
+        assert_eq!(found.items[0].user.as_deref(), Some("owner"));
+        assert_eq!(found.items[0].state.as_deref(), Some("idle in transaction"));
+        assert_eq!(catalog::sessions(&mut *admin, oid, "").await.unwrap().total, 2);
+
+        // An index built concurrently waits for transactions that hold a lock on the table.
+        client.execute("ROLLBACK", SOON).await.unwrap();
+        cluster.sql("app", "GRANT SELECT ON public.big TO owner");
+        client.execute("BEGIN", SOON).await.unwrap();
+        client.execute("LOCK TABLE public.big IN ACCESS SHARE MODE", SOON).await.unwrap();
+        client.execute("SELECT pg_catalog.pg_current_xact_id()", SOON).await.unwrap();
+        let mut builder = cluster.session("app").await;
+        let build = tokio::spawn(async move {
+            builder.execute("CREATE INDEX CONCURRENTLY slow ON public.big (doubled)", SOON).await.unwrap();
+        });
+        let begin = std::time::Instant::now();
+        let builds = loop {
+            let builds = catalog::index_builds(&mut *admin, oid).await.unwrap();
+            if !builds.is_empty() || begin.elapsed() > SOON {
+                break builds;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        };
+        assert_eq!(builds[0].command, "CREATE INDEX CONCURRENTLY");
+        client.execute("COMMIT", SOON).await.unwrap();
+        build.await.unwrap();
+        assert!(catalog::index_builds(&mut *admin, oid).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_session_tells_what_failed_and_whether_it_lives() {
     for bin in servers() {
         let cluster = Cluster::start(&bin, &[]);
-        cluster.sql("postgres", "CREATE DATABASE app");
-        cluster.sql("app", TORTURE);
-        let mut admin = cluster.session("postgres").await;
-        let mut app = cluster.session("app").await;
-
-        let server = catalog::server(&mut *app).await.unwrap();
-        assert_eq!(server.version.major(), cluster.major());
-        println!("{server:#?}");
-        println!("{:#?}", catalog::databases(&mut *admin).await.unwrap());
-        let database = catalog::database(&mut *admin, "app").await.unwrap().unwrap();
-        println!("{database:#?}");
-        println!("{:#?}", catalog::database_settings(&mut *admin, database.oid).await.unwrap());
-        println!("{:#?}", catalog::inventory(&mut *app).await.unwrap());
-        println!("{:#?}", catalog::extensions(&mut *app).await.unwrap());
-        println!("{:#?}", catalog::available_extensions(&mut *app, &names(&["plpgsql", "nonesuch"])).await.unwrap());
-        println!("{:#?}", catalog::roles(&mut *admin, &names(&["owner", "postgres", "nobody"])).await.unwrap());
-        let uses = catalog::role_uses(&mut *app).await.unwrap();
-        assert!(uses.iter().any(|one| one.owns > 0), "{uses:?}");
-        assert!(uses.iter().all(|one| one.owns + one.granted > 0), "{uses:?}");
-        let system = catalog::system(&mut *admin).await.unwrap();
-        assert!(std::path::Path::new(system.data_directory.as_ref().unwrap()).is_absolute(), "{system:?}");
-        assert!(system.locales.iter().any(|one| one == "C"), "{system:?}");
-        println!("{:#?}", catalog::alembic_versions(&mut *app).await.unwrap());
-        println!("{:#?}", catalog::prepared_transactions(&mut *admin, "app").await.unwrap());
-        println!("{:#?}", catalog::sessions(&mut *admin, database.oid, "").await.unwrap());
-        println!("{:#?}", catalog::index_builds(&mut *admin, database.oid).await.unwrap());
-        println!("{:#?}", catalog::subscriptions(&mut *admin, database.oid).await.unwrap());
-        println!("{:#?}", catalog::replication_slots(&mut *admin, "app").await.unwrap());
-        println!("{:#?}", catalog::standbys(&mut *admin, None).await.unwrap());
-        println!("{:#?}", catalog::event_triggers(&mut *app).await.unwrap());
-        println!("{:#?}", catalog::database_name_uses(&mut *app).await.unwrap());
-        println!("{:#?}", catalog::search_path_uses(&mut *app).await.unwrap());
-        println!("{:#?}", catalog::hba_lines(&mut *admin, "app").await.unwrap());
-        println!("{:#?}", catalog::witness(&mut *app).await.unwrap());
+        let mut session = cluster.session("postgres").await;
+        let refused = session.execute("SELECT 1 / 0", SOON).await.unwrap_err();
+        assert_eq!((refused.kind, refused.sqlstate.as_deref()), (SqlErrorKind::Statement, Some("22012")));
+        session.execute("SELECT 1; SELECT 2", SOON).await.expect_err("one statement only");
+        session.execute("BEGIN", SOON).await.unwrap();
+        session.execute("nonsense", SOON).await.unwrap_err();
+        let unmade = session.execute("COMMIT", SOON).await.unwrap_err();
+        assert_eq!((unmade.kind, unmade.sqlstate.as_deref()), (SqlErrorKind::Statement, Some("25P02")));
+        session.execute("ROLLBACK", SOON).await.unwrap();
+        // An answer that does not come: the session is given up.
+        let late = session.execute("SELECT pg_sleep(60)", std::time::Duration::from_millis(200)).await.unwrap_err();
+        assert_eq!(late.kind, SqlErrorKind::Deadline);
+        let after = session.execute("SELECT 1", SOON).await.unwrap_err();
+        assert_eq!(after.kind, SqlErrorKind::Connect);
+        // A session ended by the server.
+        let mut session = cluster.session("postgres").await;
+        let ended = session.execute("SELECT pg_terminate_backend(pg_backend_pid())", SOON).await.unwrap_err();
+        assert_eq!(ended.kind, SqlErrorKind::Connect);
+        // No such database.
+        let absent = cluster.try_session("postgres", "nonesuch").await.err().unwrap();
+        assert_eq!((absent.kind, absent.sqlstate.as_deref()), (SqlErrorKind::Connect, Some("3D000")));
     }
 }

@@ -36,18 +36,8 @@ pub type Sessions = Capped<ForeignSession>;
 ///
 /// Autovacuum workers enter databases that refuse connections, write nothing of a user's, and give way to a rename.
 /// Without `pg_read_all_stats` they are told from others by having no role.
-pub async fn sessions(
-    session: &mut dyn Session,
-    database_oid: u32,
-    ours: &str,
-) -> Result<Sessions, SqlError> {
-    ask(
-        session,
-        &Question::new("sessions", SESSIONS)
-            .with(database_oid.to_string())
-            .with(ours),
-    )
-    .await
+pub async fn sessions(session: &mut dyn Session, database_oid: u32, ours: &str) -> Result<Sessions, SqlError> {
+    ask(session, &Question::new("sessions", SESSIONS).with(database_oid.to_string()).with(ours)).await
 }
 
 const SESSIONS: &str = r"
@@ -76,15 +66,8 @@ pub struct IndexBuild {
 }
 
 /// Concurrent index builds in the database with this OID.
-pub async fn index_builds(
-    session: &mut dyn Session,
-    database_oid: u32,
-) -> Result<Vec<IndexBuild>, SqlError> {
-    ask(
-        session,
-        &Question::new("index builds", INDEX_BUILDS).with(database_oid.to_string()),
-    )
-    .await
+pub async fn index_builds(session: &mut dyn Session, database_oid: u32) -> Result<Vec<IndexBuild>, SqlError> {
+    ask(session, &Question::new("index builds", INDEX_BUILDS).with(database_oid.to_string())).await
 }
 
 const INDEX_BUILDS: &str = r"
@@ -116,15 +99,8 @@ pub struct PreparedTransaction {
 }
 
 /// Prepared transactions of the named database, oldest first, at most 100.
-pub async fn prepared_transactions(
-    session: &mut dyn Session,
-    database: &str,
-) -> Result<Capped<PreparedTransaction>, SqlError> {
-    ask(
-        session,
-        &Question::new("prepared transactions", PREPARED).with(database),
-    )
-    .await
+pub async fn prepared_transactions(session: &mut dyn Session, database: &str) -> Result<Capped<PreparedTransaction>, SqlError> {
+    ask(session, &Question::new("prepared transactions", PREPARED).with(database)).await
 }
 
 const PREPARED: &str = r"

@@ -41,15 +41,7 @@ pub async fn alembic_versions(session: &mut dyn Session) -> Result<Vec<AlembicVe
          ORDER BY y.schema COLLATE \"C\") FROM ({}) AS y",
         parts.join(" UNION ALL ")
     );
-    ask(
-        session,
-        &Question {
-            name: "alembic versions",
-            sql: Cow::Owned(sql),
-            parameters: Vec::new(),
-        },
-    )
-    .await
+    ask(session, &Question { name: "alembic versions", sql: Cow::Owned(sql), parameters: Vec::new() }).await
 }
 
 const TABLES: &str = r"

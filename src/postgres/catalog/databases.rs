@@ -48,21 +48,13 @@ pub struct Database {
 
 /// All databases by name, at most 2,000 of them, without sizes.
 pub async fn databases(session: &mut dyn Session) -> Result<Capped<Database>, SqlError> {
-    let question = Question {
-        name: "databases",
-        sql: Cow::Owned(text("true", "NULL::int8")),
-        parameters: Vec::new(),
-    };
+    let question = Question { name: "databases", sql: Cow::Owned(text("true", "NULL::int8")), parameters: Vec::new() };
     ask(session, &question).await
 }
 
 /// The database of this name, with its size. None: there is no such database.
 pub async fn database(session: &mut dyn Session, name: &str) -> Result<Option<Database>, SqlError> {
-    let question = Question {
-        name: "database",
-        sql: Cow::Owned(text("d.datname = $1::text", SIZE)),
-        parameters: Vec::new(),
-    };
+    let question = Question { name: "database", sql: Cow::Owned(text("d.datname = $1::text", SIZE)), parameters: Vec::new() };
     let found: Capped<Database> = ask(session, &question.with(name)).await?;
     Ok(found.items.into_iter().next())
 }
@@ -132,15 +124,8 @@ pub struct DatabaseSettings {
 }
 
 /// Access list and settings of the database with this OID. A `Protocol` error when it does not exist.
-pub async fn database_settings(
-    session: &mut dyn Session,
-    oid: u32,
-) -> Result<DatabaseSettings, SqlError> {
-    ask(
-        session,
-        &Question::new("database settings", SETTINGS).with(oid.to_string()),
-    )
-    .await
+pub async fn database_settings(session: &mut dyn Session, oid: u32) -> Result<DatabaseSettings, SqlError> {
+    ask(session, &Question::new("database settings", SETTINGS).with(oid.to_string())).await
 }
 
 const SETTINGS: &str = r"

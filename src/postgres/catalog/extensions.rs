@@ -73,16 +73,9 @@ pub struct AvailableExtension {
 }
 
 /// Which of the named extensions the server has on offer, by name.
-pub async fn available_extensions(
-    session: &mut dyn Session,
-    names: &[String],
-) -> Result<Vec<AvailableExtension>, SqlError> {
+pub async fn available_extensions(session: &mut dyn Session, names: &[String]) -> Result<Vec<AvailableExtension>, SqlError> {
     let names = serde_json::Value::from(names.to_vec()).to_string();
-    ask(
-        session,
-        &Question::new("available extensions", AVAILABLE).with(names),
-    )
-    .await
+    ask(session, &Question::new("available extensions", AVAILABLE).with(names)).await
 }
 
 /// All extensions that the server has on offer, by name, at most 1,000.

@@ -8,7 +8,7 @@ use super::{Capped, ask, ask_within, server};
 use crate::postgres::carrier::{Question, Session, SqlError};
 
 /// Deparsing every expression of a large schema takes its time.
-const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
+const DEADLINE: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// An event trigger. Only superusers make them; those on `login` (17 and newer) fire for every session, ours too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,15 +53,8 @@ pub struct DatabaseNameUse {
 
 /// Such expressions in the session's database, at most 100. Text is searched, so a mention in a comment of a function
 /// counts.
-pub async fn database_name_uses(
-    session: &mut dyn Session,
-) -> Result<Capped<DatabaseNameUse>, SqlError> {
-    ask_within(
-        session,
-        &evaluated("uses of the database's name", DATABASE_NAME_USES),
-        DEADLINE,
-    )
-    .await
+pub async fn database_name_uses(session: &mut dyn Session) -> Result<Capped<DatabaseNameUse>, SqlError> {
+    ask_within(session, &evaluated("uses of the database's name", DATABASE_NAME_USES), DEADLINE).await
 }
 
 /// A function that finds names through `search_path`, and is called while rows are restored. pg_restore empties the
@@ -78,23 +71,12 @@ pub struct SearchPathUse {
 
 /// Such functions in the session's database, at most 100. Bodies are not read: a function that needs no path, or only
 /// `pg_catalog`, is listed too.
-pub async fn search_path_uses(
-    session: &mut dyn Session,
-) -> Result<Capped<SearchPathUse>, SqlError> {
-    ask_within(
-        session,
-        &evaluated("uses of the search path", SEARCH_PATH_USES),
-        DEADLINE,
-    )
-    .await
+pub async fn search_path_uses(session: &mut dyn Session) -> Result<Capped<SearchPathUse>, SqlError> {
+    ask_within(session, &evaluated("uses of the search path", SEARCH_PATH_USES), DEADLINE).await
 }
 
 fn evaluated(name: &'static str, rest: &str) -> Question {
-    Question {
-        name,
-        sql: Cow::Owned(format!("{EVALUATED}{rest}")),
-        parameters: Vec::new(),
-    }
+    Question { name, sql: Cow::Owned(format!("{EVALUATED}{rest}")), parameters: Vec::new() }
 }
 
 /// Expressions evaluated during a restore: the object whose dependencies tell what it calls, and its text.
@@ -176,16 +158,11 @@ pub struct HbaLine {
 
 /// The lines of `pg_hba.conf` that name this database, in file order, at most 100: under another name other lines
 /// apply. Regular expressions (16 and newer) are listed when they match. None: this role may not read them.
-pub async fn hba_lines(
-    session: &mut dyn Session,
-    database: &str,
-) -> Result<Option<Vec<HbaLine>>, SqlError> {
+pub async fn hba_lines(session: &mut dyn Session, database: &str) -> Result<Option<Vec<HbaLine>>, SqlError> {
     if !server(session).await?.read_hba {
         return Ok(None);
     }
-    ask(session, &Question::new("access rules", HBA).with(database))
-        .await
-        .map(Some)
+    ask(session, &Question::new("access rules", HBA).with(database)).await.map(Some)
 }
 
 // In 15 no entry begins with a slash as a pattern does, but a database may be called so; it is then compared as a name.

@@ -8,7 +8,7 @@ use super::{Capped, ask_within};
 use crate::postgres::carrier::{Question, Session, SqlError};
 
 /// Sizes are read from disk, file by file.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// Schema and name of a relation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -95,8 +95,7 @@ impl Inventory {
     /// Whether there is data of users: a table of any kind, a materialized view or a large object.
     pub const fn holds_tables(&self) -> bool {
         let c = &self.counts;
-        c.tables + c.partitioned_tables + c.foreign_tables + c.materialized_views + c.large_objects
-            > 0
+        c.tables + c.partitioned_tables + c.foreign_tables + c.materialized_views + c.large_objects > 0
     }
 }
 

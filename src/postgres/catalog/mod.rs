@@ -20,24 +20,18 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 pub use activity::{
-    ForeignSession, IndexBuild, PreparedTransaction, Sessions, end_tagged_sessions, index_builds, prepared_transactions,
-    sessions,
+    ForeignSession, IndexBuild, PreparedTransaction, Sessions, end_tagged_sessions, index_builds, prepared_transactions, sessions,
 };
 pub use alembic::{AlembicVersions, alembic_versions};
-pub use databases::{
-    AclItem, Database, DatabaseSettings, RoleSetting, database, database_settings, databases,
-};
+pub use databases::{AclItem, Database, DatabaseSettings, RoleSetting, database, database_settings, databases};
 pub use extensions::{
     AvailableExtension, ExtensionVersion, InstalledExtension, available_extensions, extensions, extensions_on_offer,
 };
 pub use hazards::{
-    DatabaseNameUse, EventTrigger, HbaLine, SearchPathUse, database_name_uses, event_triggers,
-    hba_lines, search_path_uses,
+    DatabaseNameUse, EventTrigger, HbaLine, SearchPathUse, database_name_uses, event_triggers, hba_lines, search_path_uses,
 };
 pub use inventory::{Counts, Inventory, RelationName, TableSize, inventory};
-pub use replication::{
-    ReplicationSlot, Standby, Standbys, Subscription, replication_slots, standbys, subscriptions,
-};
+pub use replication::{ReplicationSlot, Standby, Standbys, Subscription, replication_slots, standbys, subscriptions};
 pub use roles::{Role, RoleUse, role_uses, roles};
 pub use server::{Server, System, Witness, server, system, witness};
 
@@ -63,10 +57,7 @@ impl<T> Capped<T> {
 }
 
 /// Puts a question and reads its answer. A document of another shape is a `Protocol` error.
-pub(crate) async fn ask<T: DeserializeOwned>(
-    session: &mut dyn Session,
-    question: &Question,
-) -> Result<T, SqlError> {
+pub(crate) async fn ask<T: DeserializeOwned>(session: &mut dyn Session, question: &Question) -> Result<T, SqlError> {
     ask_within(session, question, QUESTION_DEADLINE).await
 }
 
@@ -77,10 +68,5 @@ pub(crate) async fn ask_within<T: DeserializeOwned>(
     deadline: Duration,
 ) -> Result<T, SqlError> {
     let answer = session.ask(question, deadline).await?;
-    serde_json::from_value(answer).map_err(|error| {
-        SqlError::new(
-            SqlErrorKind::Protocol,
-            format!("{}: {error}", question.name),
-        )
-    })
+    serde_json::from_value(answer).map_err(|error| SqlError::new(SqlErrorKind::Protocol, format!("{}: {error}", question.name)))
 }

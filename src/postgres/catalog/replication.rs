@@ -21,15 +21,8 @@ pub struct Subscription {
 }
 
 /// The subscriptions of the database with this OID, by name, asked from any database. At most 1,000.
-pub async fn subscriptions(
-    session: &mut dyn Session,
-    database_oid: u32,
-) -> Result<Vec<Subscription>, SqlError> {
-    ask(
-        session,
-        &Question::new("subscriptions", SUBSCRIPTIONS).with(database_oid.to_string()),
-    )
-    .await
+pub async fn subscriptions(session: &mut dyn Session, database_oid: u32) -> Result<Vec<Subscription>, SqlError> {
+    ask(session, &Question::new("subscriptions", SUBSCRIPTIONS).with(database_oid.to_string())).await
 }
 
 const SUBSCRIPTIONS: &str = r"
@@ -59,15 +52,8 @@ pub struct ReplicationSlot {
 
 /// The logical slots of the named database, by name, at most 1,000. They never travel, and dropping the database drops
 /// the inactive ones.
-pub async fn replication_slots(
-    session: &mut dyn Session,
-    database: &str,
-) -> Result<Vec<ReplicationSlot>, SqlError> {
-    ask(
-        session,
-        &Question::new("replication slots", SLOTS).with(database),
-    )
-    .await
+pub async fn replication_slots(session: &mut dyn Session, database: &str) -> Result<Vec<ReplicationSlot>, SqlError> {
+    ask(session, &Question::new("replication slots", SLOTS).with(database)).await
 }
 
 const SLOTS: &str = r"
@@ -112,19 +98,13 @@ pub struct Standbys {
 impl Standbys {
     /// Those that could still be promoted without the position that was asked about.
     pub fn behind(&self) -> impl Iterator<Item = &Standby> {
-        self.standbys
-            .iter()
-            .filter(|standby| !standby.caught_up && !standby.receiver_only)
+        self.standbys.iter().filter(|standby| !standby.caught_up && !standby.receiver_only)
     }
 }
 
 /// The followers, judged against the WAL position `lsn`; None: against the present end. On a primary only.
 pub async fn standbys(session: &mut dyn Session, lsn: Option<&str>) -> Result<Standbys, SqlError> {
-    ask(
-        session,
-        &Question::new("standbys", STANDBYS).with(lsn.unwrap_or_default()),
-    )
-    .await
+    ask(session, &Question::new("standbys", STANDBYS).with(lsn.unwrap_or_default())).await
 }
 
 // Logical senders live in a database, physical ones do not.

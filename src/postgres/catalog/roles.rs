@@ -7,10 +7,7 @@ use crate::postgres::carrier::{Question, Session, SqlError};
 
 /// A role of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "the attributes that PostgreSQL gives a role"
-)]
+#[allow(clippy::struct_excessive_bools, reason = "the attributes that PostgreSQL gives a role")]
 pub struct Role {
     /// Its name.
     pub name: String,

@@ -8,6 +8,7 @@ use crate::postgres::versions::Version;
 
 /// A server, and what the session's role may do there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a right that the server gives or not")]
 pub struct Server {
     /// `server_version_num`.
     pub version: Version,
@@ -184,25 +185,10 @@ mod tests {
     #[test]
     fn only_what_a_write_moves_counts() {
         let before = quiet();
-        assert!(before.proves_quiet(&Witness {
-            wal_lsn: "0/2".into(),
-            ..quiet()
-        }));
-        assert!(!before.proves_quiet(&Witness {
-            next_xid: "736".into(),
-            ..quiet()
-        }));
-        assert!(!before.proves_quiet(&Witness {
-            sequences: "01".into(),
-            ..quiet()
-        }));
-        assert!(!before.proves_quiet(&Witness {
-            database_oid: 1,
-            ..quiet()
-        }));
-        assert!(!before.proves_quiet(&Witness {
-            unreadable_sequences: 1,
-            ..quiet()
-        }));
+        assert!(before.proves_quiet(&Witness { wal_lsn: "0/2".into(), ..quiet() }));
+        assert!(!before.proves_quiet(&Witness { next_xid: "736".into(), ..quiet() }));
+        assert!(!before.proves_quiet(&Witness { sequences: "01".into(), ..quiet() }));
+        assert!(!before.proves_quiet(&Witness { database_oid: 1, ..quiet() }));
+        assert!(!before.proves_quiet(&Witness { unreadable_sequences: 1, ..quiet() }));
     }
 }

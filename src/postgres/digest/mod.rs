@@ -230,6 +230,6 @@ impl Contents {
         lines.push(format!("recipe {:?}", self.recipe));
         lines.sort_unstable();
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, lines.join("\n").as_bytes());
-        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        digest.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
     }
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::postgres::carrier::{Question, Session, SqlError};
 use crate::postgres::catalog::{Capped, ask_within};
 
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// One object of a database.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
