@@ -13,9 +13,17 @@ use crate::postgres::catalog;
 use crate::postgres::tools::Login;
 use crate::postgres::versions::Version;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a session may take to come up.
 const CONNECT: Duration = Duration::from_secs(30);
+
+/// How long a pod that is not ready, a cluster that does not answer or a server that takes no session is waited for: less
+/// than a person's patience, more than a restart of any of them.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a tool may take to say its version.
 const VERSION: Duration = Duration::from_secs(60);
@@ -40,14 +48,29 @@ impl Opener {
     /// # Errors
     /// [`Reason::PodUnavailable`] for another or no pod, and the reasons of Secrets and clusters.
     pub async fn pod(&self, end: &DatabaseEnd) -> Result<PodEnd, MoverError> {
-        let (pod, presence) = self.look(end).await?;
-        let what = match presence {
-            Presence::Ready => return Ok(pod),
-            Presence::NotReady(state) => format!("is not ready: {state}"),
-            Presence::Gone => "is gone".into(),
-            Presence::Replaced(uid) => format!("is another one now (UID {uid}, expected {})", end.pod_uid),
+        let what = match self.await_presence(end).await? {
+            (pod, Presence::Ready) => return Ok(pod),
+            (_, Presence::NotReady(state)) => format!("is not ready: {state}"),
+            (_, Presence::Gone) => "is gone".into(),
+            (_, Presence::Replaced(uid)) => format!("is another one now (UID {uid}, expected {})", end.pod_uid),
         };
         Err(MoverError::new(Reason::PodUnavailable, format!("pod {}/{} {what}", end.namespace, end.pod)))
+    }
+
+    /// Looks until the pod is ready, gone or another one, or until patience is over.
+    async fn await_presence(&self, end: &DatabaseEnd) -> Result<(PodEnd, Presence), MoverError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let seen = self.look(end).await;
+            let may_change = match &seen {
+                Ok((_, presence)) => matches!(presence, Presence::NotReady(_)),
+                Err(error) => error.reason == Reason::ClusterUnreachable,
+            };
+            if !may_change || Instant::now() > until {
+                return seen;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Opens a Postgres pod; `None` when the pod that was pinned is no more, and with it all that ran there.
@@ -55,7 +78,7 @@ impl Opener {
     /// # Errors
     /// As [`Opener::pod`], for a pod that is there but not ready.
     pub async fn pod_if_there(&self, end: &DatabaseEnd) -> Result<Option<PodEnd>, MoverError> {
-        let (pod, presence) = self.look(end).await?;
+        let (pod, presence) = self.await_presence(end).await?;
         match presence {
             Presence::Ready => Ok(Some(pod)),
             Presence::Gone | Presence::Replaced(_) => Ok(None),
@@ -150,8 +173,17 @@ impl PodEnd {
     /// [`Reason::DatabaseUnavailable`].
     pub async fn session_tagged(&self, database: &str, tag: &str) -> Result<Box<dyn Session>, MoverError> {
         let carrier = PsqlCarrier::new(self.client.clone(), self.target.clone(), PsqlLogin::new(&self.end.admin_user, tag));
-        let session = carrier.connect(database, CONNECT).await;
-        session.map_err(|e| MoverError::from(e).of(&format!("database {database:?} in {}", self.target)))
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match carrier.connect(database, CONNECT).await {
+                Ok(session) => return Ok(session),
+                Err(error) if Instant::now() > until => {
+                    return Err(MoverError::from(error).of(&format!("database {database:?} in {}", self.target)));
+                }
+                Err(error) => tracing::debug!(%error, database, "trying to connect again"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Opens a session in the end's database and sees that the server is the one that was pinned.
