@@ -1,8 +1,12 @@
 //! Rules for the shipped rights: nothing by wildcard, nothing of a neighbour's, every rule explained.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
-use serde_json::Value;
+use pgmigration::api::PostgresMigrationSpec;
+use pgmigration::kubernetes::access::Right;
+use pgmigration::plan::checks::rights;
+use serde_json::{Value, json};
 
 use crate::root;
 
@@ -133,9 +137,7 @@ fn greedy() -> pgmigration::api::PostgresMigrationSpec {
 fn every_right_that_the_checks_ask_for_is_shipped() {
     use pgmigration::plan::checks::rights;
     let spec = greedy();
-    for (rendering, wanted) in
-        [(1, rights::home(&spec)), (2, rights::source(&spec)), (3, rights::target(&spec, "previous"))]
-    {
+    for (rendering, wanted) in [(1, rights::home(&spec)), (2, rights::source(&spec)), (3, rights::target(&spec, "previous"))] {
         let granted = rules(&render(RENDERINGS[rendering]), "Role");
         assert!(!wanted.is_empty());
         for right in wanted {
@@ -145,4 +147,70 @@ fn every_right_that_the_checks_ask_for_is_shipped() {
             assert!(found, "{:?} does not grant {right}", RENDERINGS[rendering]);
         }
     }
+}
+
+/// A spec that uses everything there is, so that every right is asked for.
+fn everything() -> PostgresMigrationSpec {
+    let kinds = ["Deployment", "StatefulSet", "ReplicaSet", "CronJob"];
+    let by_name = kinds.map(|kind| json!({"kind": kind, "name": "x"}));
+    let by_label = kinds.map(|kind| json!({"kind": kind, "labelSelector": "app=x"}));
+    let server = |kind: &str| json!({"exec": {"workloadRef": {"kind": kind, "name": "postgres"}}});
+    let variable =
+        |kind: &str| json!({"workloadRef": {"kind": kind, "name": "x"}, "container": "c", "env": "E", "template": "$(host)"});
+    let key = |kind: &str| json!({"kind": kind, "name": "x", "key": "k", "template": "$(host)"});
+    let writers = [by_name.clone(), by_label].concat();
+    let spec = json!({
+        "serviceAccountName": "mover",
+        "source": {
+            "cluster": {"kubeconfigSecretRef": {"name": "old", "key": "kubeconfig"}},
+            "postgres": server("StatefulSet"),
+            "writers": writers,
+        },
+        "archive": {"s3": {"bucket": "archive", "credentialsSecretRef": {"name": "s3"}, "caSecretRef": {"name": "ca", "key": "ca.crt"}}},
+        "databases": [{"name": "d", "owner": {"name": "o", "passwordSecretRef": {"name": "db", "key": "password"}}}],
+        "target": {
+            "postgres": server("Deployment"),
+            "endpoint": {"host": "postgres"},
+            "application": {
+                "repoint": [key("ConfigMap"), key("Secret"), variable("Deployment"), variable("StatefulSet")],
+                "schemaJobs": [{"name": "alembic", "workloadRef": {"kind": "Deployment", "name": "x"}, "command": ["alembic"]}],
+                "workloads": by_name,
+            },
+        },
+    });
+    serde_json::from_value(spec).unwrap()
+}
+
+/// Asked for without a review before: a cluster may have none of them, and KEDA need not be there at all.
+const AUTOSCALERS: [&str; 2] = ["list horizontalpodautoscalers.autoscaling", "list scaledobjects.keda.sh"];
+
+/// What the code asks for and what the Role grants are the same: nothing missing, nothing too much. A right to one object is
+/// granted for all of its kind, because a Role cannot know their names.
+#[test]
+fn roles_grant_what_is_asked_for_and_no_more() {
+    let spec = everything();
+    for (role, part, asked) in [
+        ("pgmigration-account", "account", rights::home(&spec)),
+        ("pgmigration-source", "source", rights::source(&spec)),
+        ("pgmigration-target", "target", rights::target(&spec, "previous")),
+    ] {
+        let asked: BTreeSet<String> = asked.into_iter().map(|right| Right { name: None, ..right }.to_string()).collect();
+        let documents = render(&[part, "onyx", "mover"]);
+        let rules = documents.iter().find(|document| document["kind"] == "Role" && document["metadata"]["name"] == role).unwrap();
+        let mut granted = BTreeSet::new();
+        for rule in rules["rules"].as_array().unwrap() {
+            for (resource, verb) in product(&rule["resources"], &rule["verbs"]) {
+                granted.insert(Right::new(&verb, rule["apiGroups"][0].as_str().unwrap(), &resource).to_string());
+            }
+        }
+        let missing: Vec<_> = asked.difference(&granted).collect();
+        let unused: Vec<_> = granted.difference(&asked).filter(|right| !AUTOSCALERS.contains(&right.as_str())).collect();
+        assert!(missing.is_empty() && unused.is_empty(), "{role} lacks {missing:?}; nobody asks for {unused:?}");
+    }
+}
+
+fn product(one: &Value, other: &Value) -> Vec<(String, String)> {
+    let words =
+        |value: &Value| -> Vec<String> { value.as_array().unwrap().iter().map(|w| w.as_str().unwrap().to_owned()).collect() };
+    words(one).into_iter().flat_map(|a| words(other).into_iter().map(move |b| (a.clone(), b))).collect()
 }
