@@ -110,45 +110,6 @@ fn every_rule_is_explained() {
     }
 }
 
-/// A spec that names one of everything, in the namespaces that [`RENDERINGS`] are for.
-fn greedy() -> pgmigration::api::PostgresMigrationSpec {
-    let kinds = ["Deployment", "StatefulSet", "ReplicaSet", "CronJob"];
-    let exec = serde_json::json!({"exec": {"workloadRef": {"kind": "StatefulSet", "name": "postgres"}}});
-    let named = |kind: &&str| serde_json::json!({"kind": kind, "name": "a"});
-    let mut writers: Vec<Value> = kinds.iter().map(named).collect();
-    writers.extend(kinds.iter().map(|kind| serde_json::json!({"kind": kind, "labelSelector": "a=b"})));
-    let repoint = |kind: &str| serde_json::json!({"kind": kind, "name": "a", "key": "K", "template": "$(host)"});
-    serde_json::from_value(serde_json::json!({
-        "serviceAccountName": "mover",
-        "source": {"cluster": {"kubeconfigSecretRef": {"name": "old", "key": "k"}}, "postgres": exec, "writers": writers},
-        "archive": {"s3": {"bucket": "archive", "credentialsSecretRef": {"name": "bucket"}, "caSecretRef": {"name": "ca", "key": "k"}}},
-        "databases": [{"name": "app", "owner": {"name": "o", "passwordSecretRef": {"name": "db", "key": "k"}}}],
-        "target": {"postgres": exec, "endpoint": {"host": "h"}, "application": {
-            "repoint": [repoint("ConfigMap"), repoint("Secret"),
-                {"workloadRef": {"kind": "CronJob", "name": "a"}, "container": "c", "env": "E", "template": "$(host)"}],
-            "schemaJobs": [{"name": "alembic", "workloadRef": {"kind": "StatefulSet", "name": "a"}, "command": ["true"]}],
-            "workloads": kinds.iter().map(named).collect::<Vec<_>>(),
-        }},
-    }))
-    .unwrap()
-}
-
-#[test]
-fn every_right_that_the_checks_ask_for_is_shipped() {
-    use pgmigration::plan::checks::rights;
-    let spec = greedy();
-    for (rendering, wanted) in [(1, rights::home(&spec)), (2, rights::source(&spec)), (3, rights::target(&spec, "previous"))] {
-        let granted = rules(&render(RENDERINGS[rendering]), "Role");
-        assert!(!wanted.is_empty());
-        for right in wanted {
-            let resource = [right.resource.clone(), right.subresource.clone()].join("/");
-            let resource = resource.trim_end_matches('/').to_owned();
-            let found = granted.iter().any(|(resources, verbs)| resources.contains(&resource) && verbs.contains(&right.verb));
-            assert!(found, "{:?} does not grant {right}", RENDERINGS[rendering]);
-        }
-    }
-}
-
 /// A spec that uses everything there is, so that every right is asked for.
 fn everything() -> PostgresMigrationSpec {
     let kinds = ["Deployment", "StatefulSet", "ReplicaSet", "CronJob"];
