@@ -204,7 +204,7 @@ impl Visit {
     }
 
     async fn rest(&mut self, rest: Rest, now: Timestamp) -> Result<Action, Error> {
-        let checked = self.before.steps.iter().find(|s| s.name == StepName::Preflight).and_then(|s| s.start_time.as_ref());
+        let checked = self.before.steps.iter().find(|s| s.name == StepName::Pin).and_then(|s| s.start_time.as_ref());
         let age = checked.map_or(0, |t| now.as_second() - t.0.as_second());
         if rest == Rest::Blocked && age >= RECHECK_SECONDS {
             record::look_again(&mut self.after);

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::context::{Context, SHORT, sql};
 use crate::api::conditions::reasons;
-use crate::api::{Fence, FenceKind, FenceMethod, Side};
+use crate::api::{Fence, FenceKind, Side};
 use crate::plan::Failure;
+use crate::plan::checks::servers;
 use crate::plan::operation::session_tag_prefix;
 use crate::plan::record::Advance;
 use crate::postgres::admin::AdminSessions;
@@ -92,13 +93,13 @@ pub async fn witness(cx: &mut Context<'_>) -> Result<String, Failure> {
 async fn plan(cx: &Context<'_>, admins: &mut AdminSessions) -> Result<Fence, Failure> {
     let name = cx.database().name.clone();
     let server = async { catalog::server(admins.session().await?).await }.await.map_err(|e| sql(Side::Source, &e))?;
-    let may_rename = server.superuser || server.createdb;
-    let method = match cx.spec().source.fence {
-        FenceMethod::Swap => FenceKind::Swap,
-        FenceMethod::Layered => FenceKind::Layered,
-        FenceMethod::Auto if may_rename => FenceKind::Swap,
-        FenceMethod::Auto => FenceKind::Layered,
+    let owner = async {
+        let session = admins.session().await?;
+        let owner = catalog::database(session, &name).await?.map(|found| found.owner).unwrap_or_default();
+        Ok(catalog::roles(session, &[owner]).await?.into_iter().next())
     };
+    let owner: Option<catalog::Role> = owner.await.map_err(|e| sql(Side::Source, &e))?;
+    let method = servers::fence_kind(cx.spec().source.fence, &server, owner.as_ref());
     let unexpected = |e: &SwapError| swap(Side::Source, reasons::FENCE_FAILED, e);
     let originals = match method {
         FenceKind::Swap => {
@@ -115,8 +116,7 @@ async fn plan(cx: &Context<'_>, admins: &mut AdminSessions) -> Result<Fence, Fai
         // Barring a role from the server is felt in its other databases too: only the database's owner is barred, since
         // it could grant itself back what is revoked.
         FenceKind::Layered => {
-            let owner = async { catalog::database(admins.session().await?, &name).await }.await;
-            let owner: Vec<String> = owner.map_err(|e| sql(Side::Source, &e))?.map(|d| d.owner).into_iter().collect();
+            let owner: Vec<String> = owner.map(|role| role.name).into_iter().collect();
             let found = layered::originals(admins, &name, &owner).await.map_err(|e| unexpected(&e))?;
             if !found.subscriptions.is_empty() {
                 return Err(Failure::terminal(

@@ -2,7 +2,7 @@
 
 use super::{Findings, Place, listed};
 use crate::api::conditions::reasons;
-use crate::api::{FenceMethod, Side};
+use crate::api::{FenceKind, FenceMethod, Side};
 use crate::postgres::catalog::{
     Capped, Database, HbaLine, IndexBuild, PreparedTransaction, ReplicationSlot, Role, Server, Standbys, Subscription,
 };
@@ -86,6 +86,8 @@ pub fn identity(out: &mut Findings, source: (&Place, &Server), target: (&Place, 
     }
 }
 
+const CREATEDB: &str = "CREATEDB";
+
 /// What the admin lacks for the swap fence; empty when it may swap.
 ///
 /// `owner` is the role that owns the database; absent when it is gone.
@@ -95,7 +97,7 @@ pub fn lacking_for_swap(server: &Server, owner: Option<&Role>) -> Vec<&'static s
     }
     let mut lacking = Vec::new();
     if !server.createdb {
-        lacking.push("CREATEDB");
+        lacking.push(CREATEDB);
     }
     if !owner.is_some_and(|owner| owner.inherited) {
         lacking.push("inherited membership in the role that owns the database");
@@ -104,6 +106,29 @@ pub fn lacking_for_swap(server: &Server, owner: Option<&Role>) -> Vec<&'static s
         lacking.push("membership in pg_signal_backend");
     }
     lacking
+}
+
+/// What the admin lacks for the layered fence: to take CONNECT away, to keep the database's owner from logging in, to end
+/// sessions. Empty when it may.
+pub fn lacking_for_layers(server: &Server, owner: Option<&Role>) -> Vec<&'static str> {
+    if server.superuser {
+        return Vec::new();
+    }
+    let mut lacking: Vec<_> = lacking_for_swap(server, owner).into_iter().filter(|one| *one != CREATEDB).collect();
+    if owner.is_some_and(|owner| owner.login && owner.name != server.user) && !server.createrole {
+        lacking.push("CREATEROLE");
+    }
+    lacking
+}
+
+/// How the source is fenced: by renaming wherever the admin may, unless the author asks otherwise.
+pub fn fence_kind(asked: FenceMethod, server: &Server, owner: Option<&Role>) -> FenceKind {
+    match asked {
+        FenceMethod::Swap => FenceKind::Swap,
+        FenceMethod::Layered => FenceKind::Layered,
+        FenceMethod::Auto if lacking_for_swap(server, owner).is_empty() => FenceKind::Swap,
+        FenceMethod::Auto => FenceKind::Layered,
+    }
 }
 
 /// Everything around the source database that a fence has to do with.
@@ -117,6 +142,8 @@ pub struct Surroundings {
     pub owner: Option<Role>,
     /// Superusers, other than the admin, with a session in it.
     pub superusers: Vec<String>,
+    /// Somebody else is connected to it as the admin's own role.
+    pub admin_is_shared: bool,
     /// Its prepared transactions.
     pub prepared: Capped<PreparedTransaction>,
     /// Concurrent index builds in it.
@@ -150,27 +177,30 @@ pub fn fence(out: &mut Findings, place: &Place, asked: FenceMethod, fenced: &str
             ),
         );
     }
-    if asked == FenceMethod::Layered {
-        out.block(reasons::FENCE_NOT_POSSIBLE, "spec.source.fence", "the layered fence is not supported yet: ask for Auto or Swap");
-    }
+    let kind = fence_kind(asked, server, it.owner.as_ref());
     let lacking = lacking_for_swap(server, it.owner.as_ref());
-    if !lacking.is_empty() {
-        out.block(
+    let admin_path = "spec.source.postgres.exec.adminUser";
+    let missing = format!("the admin role {:?} of {at} may not rename database {name:?}: it lacks {}", server.user, lacking.join(" and "));
+    match (asked, kind) {
+        (FenceMethod::Swap, _) if !lacking.is_empty() => {
+            out.block(reasons::FENCE_NOT_POSSIBLE, admin_path, format!("{missing}. Grant it, use another role as admin, or ask for fence: Auto"));
+        }
+        (FenceMethod::Auto, FenceKind::Layered) => out.warn(
             reasons::FENCE_NOT_POSSIBLE,
-            "spec.source.postgres.exec.adminUser",
-            format!(
-                "the admin role {:?} of {at} may not rename database {name:?}, which is how the source is fenced: it lacks {}. Grant it, or use another role as admin",
-                server.user,
-                lacking.join(" and ")
-            ),
-        );
+            admin_path,
+            format!("{missing}. The layered fence takes the place of the swap: it keeps the owner and everybody's CONNECT out, and does not bind superusers"),
+        ),
+        (FenceMethod::Auto | FenceMethod::Swap | FenceMethod::Layered, FenceKind::Swap | FenceKind::Layered) => {}
     }
-    if !it.superusers.is_empty() && !server.superuser {
+    if kind == FenceKind::Layered {
+        layers(out, place, it);
+    }
+    if !it.superusers.is_empty() && (kind == FenceKind::Layered || !server.superuser) {
         out.block(
             reasons::FENCE_NOT_POSSIBLE,
-            "spec.source.postgres.exec.adminUser",
+            admin_path,
             format!(
-                "superusers are connected to database {name:?} of {at} ({}), whose sessions the admin role {:?} may not end: use a superuser as admin, or let the application log in as another role",
+                "superusers are connected to database {name:?} of {at} ({}), and a {kind:?} fence raised by role {:?} cannot keep them out: use a superuser as admin with fence: Swap, or let the application log in as another role",
                 listed(&it.superusers, it.superusers.len()),
                 server.user
             ),
@@ -196,7 +226,9 @@ pub fn fence(out: &mut Findings, place: &Place, asked: FenceMethod, fenced: &str
             ),
         );
     }
-    if let Some(why) = &it.no_entry {
+    if kind == FenceKind::Swap
+        && let Some(why) = &it.no_entry
+    {
         out.block(
             reasons::FENCE_NOT_POSSIBLE,
             path,
@@ -217,6 +249,34 @@ pub fn fence(out: &mut Findings, place: &Place, asked: FenceMethod, fenced: &str
         );
     }
     followers(out, place, it);
+}
+
+/// What the layered fence cannot do.
+fn layers(out: &mut Findings, place: &Place, it: &Surroundings) {
+    let (name, at, path) = (&it.database.name, place.server(), "spec.source.fence");
+    let lacking = lacking_for_layers(&it.server, it.owner.as_ref());
+    if !lacking.is_empty() {
+        out.block(
+            reasons::FENCE_NOT_POSSIBLE,
+            path,
+            format!("the admin role {:?} of {at} may not raise the layered fence around database {name:?} either: it lacks {}", it.server.user, lacking.join(" and ")),
+        );
+    }
+    if it.admin_is_shared {
+        out.block(
+            reasons::FENCE_NOT_POSSIBLE,
+            path,
+            format!("somebody is connected to database {name:?} of {at} as the admin role {:?} itself, which the layered fence cannot keep out: let the application log in as another role, or grant the admin what the swap fence needs", it.server.user),
+        );
+    }
+    let enabled: Vec<&str> = it.subscriptions.iter().filter(|s| s.enabled).map(|s| s.name.as_str()).collect();
+    if !enabled.is_empty() {
+        out.block(
+            reasons::FENCE_NOT_POSSIBLE,
+            path,
+            format!("subscriptions write to database {name:?} of {at} ({}), and the layered fence cannot stop them: disable them first", listed(&enabled, enabled.len())),
+        );
+    }
 }
 
 fn is_synchronous(standby: &crate::postgres::catalog::Standby) -> bool {

@@ -13,6 +13,7 @@ fn around() -> Surroundings {
         database: database("app"),
         owner: Some(role("app_owner")),
         superusers: vec![],
+        admin_is_shared: false,
         prepared: Capped { total: 0, items: vec![] },
         index_builds: vec![],
         subscriptions: vec![],
@@ -54,7 +55,7 @@ fn an_ordinary_source_is_fenced() {
 #[test]
 fn what_cannot_be_fenced_is_refused() {
     type Change = fn(&mut Surroundings);
-    let cases: [(Change, &str, &str, &[&str]); 12] = [
+    let cases: [(Change, &str, &str, &[&str]); 7] = [
         (|f| f.database.is_template = true, reasons::FENCE_NOT_POSSIBLE, "spec.databases[0].name", &["\"app\""]),
         (|f| f.database.name = "postgres".into(), reasons::FENCE_NOT_POSSIBLE, "spec.databases[0].name", &["maintenance"]),
         (
@@ -65,51 +66,6 @@ fn what_cannot_be_fenced_is_refused() {
             reasons::FENCE_NOT_POSSIBLE,
             "spec.databases[0].name",
             &["Moved to elsewhere"],
-        ),
-        (
-            |f| {
-                f.server.superuser = false;
-                f.server.createdb = false;
-            },
-            reasons::FENCE_NOT_POSSIBLE,
-            "spec.source.postgres.exec.adminUser",
-            &["CREATEDB"],
-        ),
-        (
-            |f| {
-                f.server.superuser = false;
-                f.owner.as_mut().unwrap().inherited = false;
-            },
-            reasons::FENCE_NOT_POSSIBLE,
-            "spec.source.postgres.exec.adminUser",
-            &["inherited membership"],
-        ),
-        (
-            |f| {
-                f.server.superuser = false;
-                f.owner = None;
-            },
-            reasons::FENCE_NOT_POSSIBLE,
-            "spec.source.postgres.exec.adminUser",
-            &["inherited membership"],
-        ),
-        (
-            |f| {
-                f.server.superuser = false;
-                f.server.signal_backend = false;
-            },
-            reasons::FENCE_NOT_POSSIBLE,
-            "spec.source.postgres.exec.adminUser",
-            &["pg_signal_backend"],
-        ),
-        (
-            |f| {
-                f.server.superuser = false;
-                f.superusers = vec!["root".into()];
-            },
-            reasons::FENCE_NOT_POSSIBLE,
-            "spec.source.postgres.exec.adminUser",
-            &["\"root\""],
         ),
         (
             |f| {
@@ -149,7 +105,81 @@ fn what_cannot_be_fenced_is_refused() {
         let place_named = out.blockers[0].message.contains("pod old/postgres-0 of the old cluster");
         assert!(place_named, "case {n}: {}", out.blockers[0].message);
     }
-    blocked(&fenced(FenceMethod::Layered, |_| ()), reasons::FENCE_NOT_POSSIBLE, "spec.source.fence", &["layered"]);
+}
+
+/// An admin that is no superuser, and what it lacks.
+const WEAK: [(fn(&mut Surroundings), &str); 4] = [
+    (|f| f.server.createdb = false, "CREATEDB"),
+    (|f| f.owner.as_mut().unwrap().inherited = false, "inherited membership"),
+    (|f| f.owner = None, "inherited membership"),
+    (|f| f.server.signal_backend = false, "pg_signal_backend"),
+];
+
+#[test]
+fn an_admin_that_may_not_rename_cannot_swap() {
+    let path = "spec.source.postgres.exec.adminUser";
+    for (change, lacks) in WEAK {
+        let weak = |f: &mut Surroundings| {
+            f.server.superuser = false;
+            change(f);
+        };
+        blocked(&fenced(FenceMethod::Swap, weak), reasons::FENCE_NOT_POSSIBLE, path, &[lacks, "old/postgres-0 of the old cluster"]);
+        let fallen = fenced(FenceMethod::Auto, weak);
+        warned(&fallen, reasons::FENCE_NOT_POSSIBLE, &[lacks, "layered"]);
+        assert_eq!(fallen.blockers.is_empty(), lacks == "CREATEDB", "{fallen:?}");
+    }
+}
+
+#[test]
+fn the_layered_fence_has_needs_of_its_own() {
+    let path = "spec.source.fence";
+    let weak = |change: fn(&mut Surroundings)| {
+        fenced(FenceMethod::Layered, |f| {
+            f.server.superuser = false;
+            f.server.createdb = false;
+            change(f);
+        })
+    };
+    assert_eq!(weak(|_| ()), Findings::default());
+    assert_eq!(fenced(FenceMethod::Layered, |_| ()), Findings::default());
+    let cases: [(fn(&mut Surroundings), &str); 5] = [
+        (|f| f.server.createrole = false, "CREATEROLE"),
+        (|f| f.owner.as_mut().unwrap().inherited = false, "inherited membership"),
+        (|f| f.server.signal_backend = false, "pg_signal_backend"),
+        (|f| f.admin_is_shared = true, "\"postgres\" itself"),
+        (
+            |f| f.subscriptions.push(Subscription { name: "sub".into(), oid: 1, enabled: true, owner: "o".into(), workers: vec![] }),
+            "\"sub\"",
+        ),
+    ];
+    for (change, word) in cases {
+        blocked(&weak(change), reasons::FENCE_NOT_POSSIBLE, path, &[word, "old/postgres-0 of the old cluster"]);
+    }
+    assert_eq!(weak(|f| f.owner.as_mut().unwrap().login = false), Findings::default());
+    let nobody_to_bar = weak(|f| {
+        f.server.createrole = false;
+        f.owner.as_mut().unwrap().login = false;
+    });
+    assert_eq!(nobody_to_bar, Findings::default());
+}
+
+#[test]
+fn superusers_are_bound_by_a_swap_of_a_superuser_only() {
+    let root = |asked: FenceMethod, superuser: bool| {
+        fenced(asked, |f| {
+            f.superusers = vec!["root".into()];
+            f.server.superuser = superuser;
+        })
+    };
+    let path = "spec.source.postgres.exec.adminUser";
+    assert_eq!(root(FenceMethod::Auto, true), Findings::default());
+    blocked(&root(FenceMethod::Auto, false), reasons::FENCE_NOT_POSSIBLE, path, &["\"root\"", "Swap"]);
+    blocked(&root(FenceMethod::Layered, true), reasons::FENCE_NOT_POSSIBLE, path, &["\"root\"", "Layered"]);
+}
+
+#[test]
+fn a_shared_admin_role_is_no_hindrance_to_the_swap() {
+    assert_eq!(fenced(FenceMethod::Auto, |f| f.admin_is_shared = true), Findings::default());
 }
 
 #[test]
@@ -160,11 +190,6 @@ fn an_admin_that_is_no_superuser_may_fence_with_the_right_memberships() {
         f.standbys.as_mut().unwrap().standbys.push(standby("quorum"));
     });
     assert_eq!(synchronous, Findings::default());
-}
-
-#[test]
-fn a_superuser_ends_sessions_of_superusers() {
-    assert_eq!(fenced(FenceMethod::Auto, |f| f.superusers = vec!["root".into()]), Findings::default());
 }
 
 #[test]

@@ -87,6 +87,7 @@ async fn ask_around(
     let surroundings = Surroundings {
         owner: roles.iter().find(|role| role.name == database.owner).cloned(),
         superusers: roles.iter().filter(|role| role.superuser && connected(role)).map(|role| role.name.clone()).collect(),
+        admin_is_shared: sessions.items.iter().any(|one| one.user.as_ref() == Some(&server.user)),
         prepared: catalog::prepared_transactions(session, name).await?,
         index_builds: catalog::index_builds(session, database.oid).await?,
         subscriptions: catalog::subscriptions(session, database.oid).await?,
