@@ -24,7 +24,7 @@ const SMALL_REQUEST: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long a body may stand still in either direction before the request is given up and tried again.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 
 /// Where a bucket is and who asks.
 #[derive(Clone)]

@@ -78,7 +78,6 @@ where
 {
     match error {
         SdkError::ConstructionFailure(_) => (ErrorKind::Misconfigured, chain(error)),
-        SdkError::TimeoutError(_) => (ErrorKind::Transient, chain(error)),
         SdkError::DispatchFailure(failure) => {
             let detail = failure.as_connector_error().map_or_else(|| chain(error), chain_of);
             // A connection that was never made cannot have carried the request.
@@ -92,7 +91,7 @@ where
                 (ErrorKind::Unreachable, detail)
             }
         }
-        SdkError::ResponseError(_) => (ErrorKind::Transient, chain(error)),
+        SdkError::TimeoutError(_) | SdkError::ResponseError(_) => (ErrorKind::Transient, chain(error)),
         SdkError::ServiceError(service) => {
             let status = service.raw().status().as_u16();
             let code = service.err().code().unwrap_or("no code");

@@ -18,7 +18,7 @@ const IN_FLIGHT: usize = 2;
 const ATTEMPTS: u32 = 6;
 
 /// How long one attempt of one range may take.
-const RANGE_ATTEMPT: Duration = Duration::from_secs(300);
+const RANGE_ATTEMPT: Duration = Duration::from_mins(5);
 
 /// Reads one object once, from its first byte to its last. Holds at most three ranges of 8 MiB.
 pub struct Reader {

@@ -27,7 +27,7 @@ const PARTS_END: Duration = Duration::from_secs(8);
 const ABORTS: u32 = 6;
 
 /// How long the server may take to join thousands of parts.
-const COMPLETE_ATTEMPT: Duration = Duration::from_secs(300);
+const COMPLETE_ATTEMPT: Duration = Duration::from_mins(5);
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long one table may take. Nobody knows how large a table is; only a server that went silent should meet this.
-const TABLE: Duration = Duration::from_secs(12 * 3600);
+const TABLE: Duration = Duration::from_hours(12);
 
 /// Differences of structure that are explained line by line.
 const EXPLAINED: usize = 20;

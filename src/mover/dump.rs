@@ -14,7 +14,7 @@ use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
 
 /// How long the sample that decides the compression may take.
-const SAMPLE: Duration = Duration::from_secs(120);
+const SAMPLE: Duration = Duration::from_mins(2);
 
 /// Maintenance database that the sample is taken of.
 const SAMPLE_DATABASE: &str = "template1";

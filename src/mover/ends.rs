@@ -20,13 +20,13 @@ const CONNECT: Duration = Duration::from_secs(30);
 
 /// How long a pod that is not ready, a cluster that does not answer or a server that takes no session is waited for: less
 /// than a person's patience, more than a restart of any of them.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a tool may take to say its version.
-const VERSION: Duration = Duration::from_secs(60);
+const VERSION: Duration = Duration::from_mins(1);
 
 /// Opens ends with the identity of the mover's pod, Secrets from one namespace.
 #[derive(Clone)]

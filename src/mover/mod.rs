@@ -96,14 +96,15 @@ pub async fn tidy(context: &Context) -> Result<(), MoverError> {
 /// A crypto provider must be installed.
 pub async fn main(arguments: &Arguments) -> ExitCode {
     let verdict = match Operation::parse(&arguments.operation) {
-        Ok(operation) => carry_out(operation).await,
+        Ok(operation) => Box::pin(carry_out(operation)).await,
         // Of an unknown operation nothing can be told but that.
         Err(message) => Verdict::new(TaskKind::Cleanup, 0, Reason::InvalidOperation, message),
     };
     let text = verdict.termination_message();
-    match verdict.reason.class() {
-        None => tracing::info!(verdict = %text, "done"),
-        Some(_) => tracing::error!(verdict = %text, "failed"),
+    if verdict.reason.class().is_none() {
+        tracing::info!(verdict = %text, "done");
+    } else {
+        tracing::error!(verdict = %text, "failed");
     }
     match std::fs::write(&arguments.termination_log, &text) {
         Ok(()) => ExitCode::from(verdict.exit_status() as u8),

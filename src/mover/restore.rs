@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How long one statement of preparation may take; extensions create many objects.
-const STATEMENT: Duration = Duration::from_secs(300);
+const STATEMENT: Duration = Duration::from_mins(5);
 
 /// Attempts to put the list of entries into the pod: an input that is cut short on the way is seen and sent again.
 const KEEP_ATTEMPTS: u32 = 3;
@@ -376,8 +376,8 @@ async fn feed_until<T>(
     loop {
         tokio::select! {
             result = &mut drain => return result,
-            fed = &mut feed, if feeding => {
-                fed?;
+            outcome = &mut feed, if feeding => {
+                outcome?;
                 feeding = false;
             }
         }

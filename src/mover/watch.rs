@@ -11,7 +11,7 @@ use crate::postgres::carrier::Question;
 use std::time::Duration;
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_mins(1);
 
 /// Looks in a row that must find neither movement nor a session: longer than a slow S3 server may hold up the last bytes.
 const LOOKS: u32 = 12;

@@ -68,7 +68,8 @@ impl Login<'_> {
         let mut text = format!("dbname={} user={} application_name={}", quote(self.database), quote(self.user), quote(self.tag));
         if !self.settings.is_empty() {
             let options: Vec<String> = self.settings.iter().map(|s| format!("-c {s}")).collect();
-            text.push_str(&format!(" options={}", quote(&options.join(" "))));
+            text.push_str(" options=");
+            text.push_str(&quote(&options.join(" ")));
         }
         text
     }

@@ -1,6 +1,7 @@
 //! The mover between two real servers in two real clusters, through a real bucket.
 
 mod fixture;
+mod process;
 
 use crate::support::Side;
 use fixture::{OWNER, RUN, SOURCE, STAGING, World};
