@@ -36,8 +36,8 @@ impl Leg {
 
 /// The steps in their order.
 pub const ITINERARY: [Leg; 15] = [
-    leg(StepName::Pin, "finding both databases", false, 15),
-    leg(StepName::Preflight, "checking everything that can be checked without a change", false, 15).ends(types::PLANNED),
+    leg(StepName::Pin, "finding both databases", false, 45),
+    leg(StepName::Preflight, "checking everything that can be checked without a change", false, 45).ends(types::PLANNED),
     leg(StepName::Quiesce, "stopping the writers", true, 300).ends(types::QUIESCED),
     leg(StepName::Fence, "closing the source database", true, 120).ends(types::FENCED),
     leg(StepName::Dump, "dumping the source into the bucket", true, 300).moves_data(),

@@ -111,7 +111,13 @@ impl<'a> Context<'a> {
         let account = Api::<ServiceAccount>::namespaced(self.installation.client.clone(), &home)
             .get_opt(name)
             .await
-            .map_err(|e| kubernetes(&KubernetesError::from_kube(&e, Request::new("get", "serviceaccounts", &home, name))))?
+            .map_err(|e| {
+                let e = KubernetesError::from_kube(&e, Request::new("get", "serviceaccounts", &home, name));
+                match e.kind() {
+                    Kind::Forbidden => refused("is not one that the operator may act as: grant it with config/migration/account.yaml"),
+                    _ => kubernetes(&e),
+                }
+            })?
             .ok_or_else(|| refused("does not exist: create it, with the annotation pgmigration.dev/allow: \"true\""))?;
         if account.annotations().get(ALLOW_ANNOTATION).map(String::as_str) != Some("true") {
             return Err(refused("lacks the annotation pgmigration.dev/allow: \"true\", which allows migrations to act as it"));

@@ -26,7 +26,7 @@ use crate::postgres::carrier::{Carrier, Session, SqlErrorKind};
 use crate::postgres::versions::{Version, Versions};
 
 /// Deadline of one login that may lead nowhere.
-const LOGIN: Duration = Duration::from_secs(10);
+const LOGIN: Duration = Duration::from_secs(20);
 
 /// What a part of the checks came to: findings, and questions that got no answer.
 #[derive(Default)]

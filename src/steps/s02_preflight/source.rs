@@ -114,11 +114,15 @@ struct Inside {
 }
 
 async fn inside(end: &End, name: &str) -> Result<Inside, Failure> {
-    // Login triggers must not fire for a look; whether the admin may keep them from it is a right of superusers only.
-    let mut maintenance = end.session("postgres", false).await?;
-    let server = catalog::server(maintenance.as_mut()).await.map_err(|e| sql(end.place.side, &e));
-    maintenance.close().await;
-    let mut session = end.session(name, server?.superuser).await?;
+    // Login triggers (17 and newer) must not fire for a look; keeping them from it is a right of superusers only.
+    let mut silent = false;
+    if end.version().major() >= 17 {
+        let mut maintenance = end.session("postgres", false).await?;
+        let server = catalog::server(maintenance.as_mut()).await.map_err(|e| sql(end.place.side, &e));
+        maintenance.close().await;
+        silent = server?.superuser;
+    }
+    let mut session = end.session(name, silent).await?;
     let found = ask_inside(session.as_mut()).await.map_err(|e| sql(end.place.side, &e));
     session.close().await;
     found
