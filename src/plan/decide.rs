@@ -76,6 +76,8 @@ pub fn next(view: View<'_>) -> Next {
         return match outcome {
             Outcome::Succeeded => Next::Rest(Rest::Ended),
             Outcome::Failed | Outcome::Cancelled if !spec.cancel && (retry || edited) => Next::BeginRun,
+            // Everything is undone: nothing must keep the object from being deleted, not even an operator that is gone.
+            Outcome::Failed | Outcome::Cancelled if finalizer => Next::Release,
             Outcome::Failed | Outcome::Cancelled => Next::Rest(Rest::Ended),
         };
     }

@@ -7,7 +7,7 @@ use kube::api::{ListParams, LogParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-use crate::support::{OPERATOR, Room, SYSTEM, Side, available, eventually, operator, render};
+use crate::support::{OPERATOR, Room, SYSTEM, Side, available, eventually, operator, render, undisturbed};
 
 #[tokio::test]
 async fn runs_among_the_strictest_pods_as_any_user() {
@@ -49,6 +49,7 @@ async fn runs_among_the_strictest_pods_as_any_user() {
 #[tokio::test]
 async fn answers_on_its_port() {
     operator().await;
+    let _there = undisturbed().await;
     let client = Side::New.client().await;
     let ask = |path: &'static str| {
         let client = client.clone();

@@ -6,9 +6,12 @@
 
 mod carriers;
 mod install;
+mod interruptions;
 mod leadership;
+mod migration;
 mod mover;
 mod objects;
 mod questions;
 mod rules;
 mod support;
+mod unequal;

@@ -1,5 +1,11 @@
 //! The two clusters as tests see them, and the operator as it is shipped.
 
+pub mod application;
+pub mod migration;
+pub mod scene;
+pub mod server;
+pub mod snapshot;
+
 use std::env;
 use std::fmt::Debug;
 use std::io::Write as _;
@@ -12,7 +18,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The operator's namespace, as shipped.
 pub const SYSTEM: &str = "pgmigration-system";
@@ -59,7 +65,7 @@ impl Side {
     }
 
     /// Runs kubectl with `input` on its standard input and returns what it prints.
-    pub fn kubectl(self, arguments: &[&str], input: &str) -> Result<String, String> {
+    pub fn kubectl(self, arguments: &[&str], input: impl AsRef<[u8]>) -> Result<String, String> {
         let mut child = Command::new(env::var("PGM_KUBECTL").unwrap_or_else(|_| "kubectl".into()))
             .args(["--kubeconfig", &self.kubeconfig()])
             .args(arguments)
@@ -68,10 +74,18 @@ impl Side {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        // A program may end before it has read everything: its exit status tells.
+        let _ = child.stdin.take().unwrap().write_all(input.as_ref());
         let output = child.wait_with_output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+    }
+
+    /// Runs kubectl without holding up other tasks.
+    pub async fn kubectl_aside(self, arguments: &[&str], input: impl AsRef<[u8]>) -> Result<String, String> {
+        let (arguments, input) = (arguments.iter().map(|&word| word.to_owned()).collect::<Vec<_>>(), input.as_ref().to_vec());
+        let run = move || self.kubectl(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), input);
+        tokio::task::spawn_blocking(run).await.unwrap()
     }
 
     /// Applies manifests.
@@ -96,11 +110,11 @@ pub struct Room {
 }
 
 impl Room {
-    /// Makes a namespace whose name begins with `e2e-` and `purpose`.
+    /// Makes a namespace whose name begins with `pgm-e2e-` and `purpose`.
     pub async fn new(side: Side, purpose: &str) -> Self {
         let client = side.client().await;
         let metadata = ObjectMeta {
-            generate_name: Some(format!("e2e-{purpose}-")),
+            generate_name: Some(format!("pgm-e2e-{purpose}-")),
             labels: Some([("pgmigration.dev/test".to_owned(), "true".to_owned())].into()),
             ..ObjectMeta::default()
         };
@@ -136,6 +150,18 @@ pub async fn operator() {
             available(&Side::New.client().await, SYSTEM, OPERATOR).await;
         })
         .await;
+}
+
+static INTERRUPTED: RwLock<()> = RwLock::const_new(());
+
+/// While it is held, no test of this process takes the operator away.
+pub async fn undisturbed() -> RwLockReadGuard<'static, ()> {
+    INTERRUPTED.read().await
+}
+
+/// The right to take the operator away for a moment: waits for those who must not miss it.
+pub async fn interrupting() -> RwLockWriteGuard<'static, ()> {
+    INTERRUPTED.write().await
 }
 
 /// Waits until all replicas of a Deployment's present form are available.

@@ -1,0 +1,226 @@
+//! Migrations that are broken off, and parts that fail under them: either they go on to the end, or everything is as it was.
+
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::core::v1::Pod;
+use pgmigration::api::{Outcome, Phase, PostgresMigrationStatus, StepName, StepState};
+use serde_json::json;
+
+use crate::support::migration::{Migration, condition, state};
+use crate::support::scene::{Layout, Scene};
+use crate::support::server::Server;
+use crate::support::snapshot::assert_same;
+use crate::support::{OPERATOR, SYSTEM, Side, available, eventually, interrupting};
+
+const SOURCE: &str = include_str!("support/source.sql");
+
+/// The same with 250 MB that no compression makes smaller: long enough under way to be struck there.
+fn large() -> String {
+    let ballast = "CREATE TABLE app.ballast (id int4 PRIMARY KEY, payload bytea NOT NULL);
+        INSERT INTO app.ballast SELECT i, gen_random_bytes(1000) FROM generate_series(1, 225000) AS i;";
+    format!("{SOURCE}\n{ballast}")
+}
+
+/// Waits until some bytes of `step` have arrived, but not all.
+async fn midway(migration: &Migration, step: StepName) -> PostgresMigrationStatus {
+    let status = migration
+        .until(&format!("{step:?} under way"), |s| {
+            assert_ne!(state(s, step), Some(StepState::Done), "{step:?} was over before it could be struck");
+            let transfer = s.transfer.as_ref().filter(|_| state(s, step) == Some(StepState::Running))?;
+            let total = transfer.bytes_total?;
+            (0 < transfer.bytes_done && transfer.bytes_done < total).then(|| s.clone())
+        })
+        .await;
+    let transfer = status.transfer.as_ref().unwrap();
+    assert!(transfer.bytes_total.unwrap() > 200_000_000, "{transfer:?}");
+    status
+}
+
+/// Attempts that a step took.
+fn attempts(status: &PostgresMigrationStatus, step: StepName) -> i64 {
+    status.steps.iter().find(|s| s.name == step).unwrap().attempt
+}
+
+/// Deletes the pod of the mover at work. With no seconds of `grace` it is killed without a word.
+async fn strike_mover(migration: &Migration, job: &str, grace: u32) {
+    let pods = Api::<Pod>::namespaced(Side::New.client().await, &migration.namespace);
+    let found = pods.list(&ListParams::default().labels(&format!("job-name={job}"))).await.unwrap().items;
+    let [pod] = found.as_slice() else { panic!("{} pods of Job {job}", found.len()) };
+    let how = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::default() };
+    pods.delete(pod.metadata.name.as_ref().unwrap(), &how).await.unwrap();
+}
+
+/// Deletes the operator's pod, then does `meanwhile`, then waits until another is available.
+async fn strike_operator(grace: u32, meanwhile: impl Future<Output = ()>) {
+    let _alone = interrupting().await;
+    let client = Side::New.client().await;
+    let pods = Api::<Pod>::namespaced(client.clone(), SYSTEM);
+    let labels = ListParams::default().labels(&format!("app.kubernetes.io/name={OPERATOR}"));
+    let struck: Vec<String> = pods.list(&labels).await.unwrap().items.into_iter().filter_map(|pod| pod.metadata.name).collect();
+    let how = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::default() };
+    for pod in &struck {
+        pods.delete(pod, &how).await.unwrap();
+    }
+    meanwhile.await;
+    eventually("the operator's pod to be replaced", || async {
+        let left = pods.list(&labels).await.map_err(|error| error.to_string())?.items;
+        if left.iter().any(|pod| struck.contains(pod.metadata.name.as_ref().unwrap())) { Err("still there".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    available(&client, SYSTEM, OPERATOR).await;
+}
+
+/// After the end of a migration that was called off: everything is as before, and both applications work.
+async fn as_before(scene: &Scene, before: &str) {
+    assert_same(before, &scene.snapshot().await);
+    scene.writes(&scene.source).await;
+    scene.writes(&scene.target).await;
+}
+
+/// As [`as_before`]; the object is not held back by a finalizer either.
+async fn called_off(scene: &Scene, migration: &Migration, before: &str) {
+    let status = migration.ended(Outcome::Cancelled).await;
+    assert_eq!((condition(&status, "RolledBack"), condition(&status, "Succeeded")), ("True", "False"));
+    eventually("the object to be released", || async {
+        let finalizers = migration.api.get(&migration.name).await.map_err(|error| error.to_string())?.metadata.finalizers;
+        if finalizers.clone().unwrap_or_default().is_empty() { Ok(()) } else { Err(format!("{finalizers:?}")) }
+    })
+    .await;
+    as_before(scene, before).await;
+}
+
+/// Everything that was in the source is on the target.
+async fn arrived(scene: &Scene, migration: &Migration, content: &str) -> PostgresMigrationStatus {
+    let status = migration.ended(Outcome::Succeeded).await;
+    assert_same(content, &scene.target.content("onyx").await);
+    scene.writes(&scene.target).await;
+    assert!(scene.source.try_sql("onyx", "SELECT 1").await.is_err(), "the source is open");
+    status
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleted_in_mid_dump_then_operator_and_mover_struck() {
+    let scene = Scene::new(Layout::OldToNew, "struck", "onyx", &large()).await;
+    let content = scene.source.content("onyx").await;
+
+    let before = scene.snapshot().await;
+    let deleted = scene.migrate("deleted", |_| ()).await;
+    midway(&deleted, StepName::Dump).await;
+    deleted.delete().await;
+    as_before(&scene, &before).await;
+
+    let migration = scene.migrate("struck", |_| ()).await;
+    let struck = midway(&migration, StepName::Dump).await;
+    strike_operator(30, async {}).await;
+    let struck_again = midway(&migration, StepName::Restore).await;
+    strike_mover(&migration, &struck_again.transfer.unwrap().job, 30).await;
+    let status = arrived(&scene, &migration, &content).await;
+    // The mover did not need the operator: its successor went on with the same one.
+    assert_eq!(attempts(&status, StepName::Dump), attempts(&struck, StepName::Dump));
+    assert_eq!(attempts(&status, StepName::Restore), 2);
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mover_killed_in_mid_dump_operator_in_mid_restore() {
+    let scene = Scene::new(Layout::OldToNew, "killed", "onyx", &large()).await;
+    let content = scene.source.content("onyx").await;
+    let migration = scene.migrate("killed", |_| ()).await;
+    let struck = midway(&migration, StepName::Dump).await;
+    strike_mover(&migration, &struck.transfer.unwrap().job, 0).await;
+    migration.until("a second attempt", |s| (attempts(s, StepName::Dump) == 2).then_some(())).await;
+    midway(&migration, StepName::Restore).await;
+    strike_operator(0, async {}).await;
+    let status = arrived(&scene, &migration, &content).await;
+    assert_eq!(attempts(&status, StepName::Dump), 2);
+    assert_eq!(attempts(&status, StepName::Restore), 1);
+    scene.end().await;
+}
+
+/// Keeps a database of a server from being renamed, until [`release`].
+async fn hold(server: &Server) {
+    let (holder, script) = (server.clone(), "SET application_name = 'holder'; BEGIN; COMMENT ON DATABASE onyx IS 'held'; SELECT pg_sleep(300);");
+    tokio::spawn(async move { holder.try_sql("postgres", script).await });
+    eventually("the lock on the database's name", || async {
+        let held = server.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holder' AND query LIKE '%pg_sleep%'").await;
+        if held == "1" { Ok(()) } else { Err(held) }
+    })
+    .await;
+}
+
+async fn release(server: &Server) {
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'holder' AND pid <> pg_backend_pid()";
+    assert_eq!(server.sql("postgres", end).await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn called_off_wherever_it_stands() {
+    let scene = Scene::new(Layout::OldToNew, "cancel", "onyx", SOURCE).await;
+    let before = scene.snapshot().await;
+
+    let migration = scene.migrate("behind-the-fence", |_| ()).await;
+    migration.until("the fence", |s| s.fence.as_ref().filter(|f| f.closed).map(|_| ())).await;
+    migration.change(json!({"cancel": true})).await;
+    called_off(&scene, &migration, &before).await;
+
+    let migration = scene.migrate("after-restore", |_| ()).await;
+    let stopped = migration.stop_after(StepName::Restore).await;
+    assert!(scene.target.databases().await.contains(&stopped.staging.unwrap().database), "there is no copy");
+    assert!(scene.source.try_sql("onyx", "SELECT 1").await.is_err(), "there is no fence");
+    migration.change(json!({"cancel": true})).await;
+    called_off(&scene, &migration, &before).await;
+
+    // While it publishes: the target's database is closed already, and its name cannot be had. Then nobody is there.
+    let migration = scene.migrate("publishing", |_| ()).await;
+    migration.stop_after(StepName::Compare).await;
+    hold(&scene.target).await;
+    migration.change(json!({"suspend": false})).await;
+    eventually("the target's database to be closed", || async {
+        let open = scene.target.sql("postgres", "SELECT datallowconn FROM pg_database WHERE datname = 'onyx'").await;
+        if open == "f" { Ok(()) } else { Err(open) }
+    })
+    .await;
+    migration.change(json!({"cancel": true})).await;
+    strike_operator(0, release(&scene.target)).await;
+    let status = migration.until("the undo", |s| s.undo.clone().map(|_| s.clone())).await;
+    assert_eq!(status.undo.unwrap().step, StepName::Publish);
+    called_off(&scene, &migration, &before).await;
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_schema_job_holds_until_it_is_tried_again() {
+    let scene = Scene::new(Layout::OldToNew, "schema", "onyx", SOURCE).await;
+    let content = scene.source.content("onyx").await;
+    let script = r#"
+        test "$REVISION" = ready || { echo "the new revision needs REVISION to be ready"; exit 3; }
+        psql -X -v ON_ERROR_STOP=1 -c "UPDATE app.version SET version_num = '0002'"
+    "#;
+    let migration = scene
+        .migrate("schema", |spec| spec["target"]["application"]["schemaJobs"][0]["command"] = json!(["sh", "-ec", script]))
+        .await;
+    let held = migration.until("the hold", |s| (s.phase == Some(Phase::RequiresApproval)).then(|| s.clone())).await;
+    assert_eq!(held.hold.as_ref().unwrap().step, StepName::SchemaJob);
+    let message = held.message.as_ref().unwrap();
+    for words in ["the new revision needs REVISION to be ready", "exit code 3", "spec.retry"] {
+        assert!(message.contains(words), "{message}");
+    }
+    assert_eq!((condition(&held, "Stalled"), condition(&held, "Succeeded")), ("True", "Unknown"));
+
+    // It waits, and nothing has been started.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(migration.status().await.phase, Some(Phase::RequiresApproval));
+    let counts = ["-n", &scene.home, "get", "deployment/api", "deployment/worker", "-o", "jsonpath={.items[*].spec.replicas}"];
+    assert_eq!(Side::New.kubectl_aside(&counts, "").await.unwrap(), "0 0");
+    assert_eq!(scene.target.sql("onyx", "SELECT version_num FROM app.version").await, "0001");
+
+    let ready = json!({"data": {"REVISION": "ready"}}).to_string();
+    Side::New.kubectl_aside(&["-n", &scene.home, "patch", "configmap", "app-config", "--type=merge", "-p", &ready], "").await.unwrap();
+    migration.change(json!({"retry": 1})).await;
+    let status = arrived(&scene, &migration, &content).await;
+    assert_eq!(attempts(&status, StepName::SchemaJob), 2);
+    assert_eq!(scene.target.sql("onyx", "SELECT version_num FROM app.version").await, "0002");
+    scene.end().await;
+}

@@ -1,0 +1,122 @@
+//! One PostgresMigration as a test sees it.
+
+use std::time::{Duration, Instant};
+
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Client};
+use pgmigration::api::{Outcome, PostgresMigration, PostgresMigrationStatus, StepName, StepState};
+use serde_json::{Value, json};
+
+use super::Side;
+
+/// How long a migration of a test may take in all.
+pub const LONG: Duration = Duration::from_secs(400);
+
+/// A handle of one object in cluster new.
+#[derive(Clone)]
+pub struct Migration {
+    /// Where it is.
+    pub api: Api<PostgresMigration>,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Where a step stands.
+pub fn state(status: &PostgresMigrationStatus, step: StepName) -> Option<StepState> {
+    status.steps.iter().find(|s| s.name == step).map(|s| s.state)
+}
+
+/// Status of a condition: True, False or Unknown; empty when it is not there.
+pub fn condition<'a>(status: &'a PostgresMigrationStatus, kind: &str) -> &'a str {
+    status.conditions.iter().find(|c| c.type_ == kind).map_or("", |c| c.status.as_str())
+}
+
+impl Migration {
+    /// Applies an object.
+    pub async fn apply(namespace: &str, name: &str, spec: Value) -> Self {
+        let client = Side::New.client().await;
+        let object = json!({"apiVersion": "pgmigration.dev/v1alpha1", "kind": "PostgresMigration",
+            "metadata": {"name": name, "namespace": namespace}, "spec": spec});
+        Side::New.kubectl_aside(&["apply", "--server-side", "-f", "-"], &object.to_string()).await.unwrap();
+        Self::of(client, namespace, name)
+    }
+
+    /// A handle of an object that is there.
+    pub fn of(client: Client, namespace: &str, name: &str) -> Self {
+        Self { api: Api::namespaced(client, namespace), namespace: namespace.into(), name: name.into() }
+    }
+
+    /// Its status now.
+    pub async fn status(&self) -> PostgresMigrationStatus {
+        self.api.get(&self.name).await.unwrap().status.unwrap_or_default()
+    }
+
+    /// Changes its spec.
+    pub async fn change(&self, spec: Value) {
+        self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.unwrap();
+    }
+
+    /// Waits until `look` finds something in its status. Fails when the run ends before.
+    pub async fn until<T>(&self, what: &str, mut look: impl FnMut(&PostgresMigrationStatus) -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            let status = self.status().await;
+            if let Some(found) = look(&status) {
+                return found;
+            }
+            let late = begun.elapsed() > LONG;
+            assert!(!late && status.outcome.is_none(), "{}: {what} did not come:\n{}", self.name, told(&status));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until a step has begun.
+    pub async fn begun(&self, step: StepName) -> PostgresMigrationStatus {
+        self.until(&format!("beginning of {step:?}"), |s| state(s, step).map(|_| s.clone())).await
+    }
+
+    /// Lets the migration stop after `step`, which must take long enough to be seen at work, and waits until it has stopped.
+    pub async fn stop_after(&self, step: StepName) -> PostgresMigrationStatus {
+        self.begun(step).await;
+        self.change(json!({"suspend": true})).await;
+        let stopped = self
+            .until(&format!("suspension after {step:?}"), |s| {
+                let ready = s.conditions.iter().find(|c| c.type_ == "Ready")?;
+                (ready.reason == "Suspended").then(|| s.clone())
+            })
+            .await;
+        let last = stopped.steps.last().unwrap();
+        assert_eq!((last.name, last.state), (step, StepState::Done), "it went on:\n{}", told(&stopped));
+        stopped
+    }
+
+    /// Waits for the end of the run, which must be `outcome`.
+    pub async fn ended(&self, outcome: Outcome) -> PostgresMigrationStatus {
+        let status = self.until("the end", |s| s.outcome.map(|_| s.clone())).await;
+        assert_eq!(status.outcome, Some(outcome), "{}:\n{}", self.name, told(&status));
+        // Events and the finalizer follow the record.
+        status
+    }
+
+    /// Deletes it and waits until it is gone.
+    pub async fn delete(&self) {
+        self.api.delete(&self.name, &DeleteParams::default()).await.unwrap();
+        let begun = Instant::now();
+        while let Some(left) = self.api.get_opt(&self.name).await.unwrap() {
+            assert!(begun.elapsed() < LONG, "{} is not released:\n{}", self.name, told(&left.status.unwrap_or_default()));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// A status in few lines.
+fn told(status: &PostgresMigrationStatus) -> String {
+    let steps: Vec<String> = status
+        .steps
+        .iter()
+        .map(|s| format!("  {:?} {:?} attempt {} failures {}: {}", s.name, s.state, s.attempt, s.failures, s.message.as_deref().unwrap_or("")))
+        .collect();
+    format!("{:?} {:?}: {}\n{}", status.phase, status.outcome, status.message.as_deref().unwrap_or(""), steps.join("\n"))
+}

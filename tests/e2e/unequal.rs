@@ -1,0 +1,36 @@
+//! A copy that differs is found, named, and never published: the application goes on where it was.
+
+use pgmigration::api::{Outcome, StepName};
+use serde_json::json;
+
+use crate::support::migration::condition;
+use crate::support::scene::{Layout, Scene};
+use crate::support::snapshot::assert_same;
+
+const SOURCE: &str = include_str!("support/source.sql");
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_byte_one_value_one_row() {
+    let scene = Scene::new(Layout::OldToNew, "unequal", "onyx", SOURCE).await;
+    let before = scene.snapshot().await;
+    for (name, change, named) in [
+        ("byte", "UPDATE app.documents SET secret = set_byte(secret, 299, get_byte(secret, 299) # 1) WHERE id = 1234", "documents"),
+        ("sequence", "SELECT setval('app.invoice', 4712)", "invoice"),
+        ("row", r#"DELETE FROM "Odd ""schema"";--"."select" WHERE t = 50"#, "select"),
+    ] {
+        let migration = scene.migrate(name, |_| ()).await;
+        let stopped = migration.stop_after(StepName::Restore).await;
+        let script = format!("SET session_replication_role = replica; {change};");
+        scene.target.sql(&stopped.staging.unwrap().database, &script).await;
+        migration.change(json!({"suspend": false})).await;
+        let status = migration.ended(Outcome::Failed).await;
+        assert_eq!(condition(&status, "RolledBack"), "True");
+        let succeeded = status.conditions.iter().find(|c| c.type_ == "Succeeded").unwrap();
+        assert_eq!((succeeded.status.as_str(), succeeded.reason.as_str()), ("False", "NotEqual"));
+        let message = status.message.unwrap();
+        assert!(message.contains(named), "{name}: {message}");
+        scene.writes(&scene.source).await;
+        assert_same(&before, &scene.snapshot().await);
+    }
+    scene.end().await;
+}
