@@ -43,8 +43,15 @@ pub fn swap(side: Side, reason: &'static str, e: &SwapError) -> Failure {
 }
 
 /// Admin sessions on `side`, held until the call ends.
-pub async fn admins(cx: &mut Context<'_>, side: Side, what: &str) -> Result<AdminSessions, Failure> {
-    let carrier: Arc<dyn Carrier> = Arc::new(cx.carrier(side, what).await?);
+///
+/// All steps, and their undos, share one name a side: opening ends what an earlier holder left running, so that a statement
+/// of an operator that died cannot take effect after another step has looked.
+pub async fn admins(cx: &mut Context<'_>, side: Side) -> Result<AdminSessions, Failure> {
+    let name = match side {
+        Side::Source => "admin-source",
+        Side::Target => "admin-target",
+    };
+    let carrier: Arc<dyn Carrier> = Arc::new(cx.carrier(side, name).await?);
     AdminSessions::open(carrier, "postgres", SHORT).await.map_err(|e| sql(side, &e))
 }
 
@@ -58,13 +65,13 @@ fn text<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
 
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(known) = cx.status.fence.clone() else {
-        let mut admins = admins(cx, Side::Source, "fence").await?;
+        let mut admins = admins(cx, Side::Source).await?;
         let recorded = plan(cx, &mut admins).await;
         admins.close().await;
         cx.status.fence = Some(recorded?);
         return Ok(Advance::Again);
     };
-    let mut admins = admins(cx, Side::Source, "fence").await?;
+    let mut admins = admins(cx, Side::Source).await?;
     let closed = match known.method {
         FenceKind::Swap => close_by_swap(cx, &mut admins, &known).await,
         FenceKind::Layered => close_in_layers(cx, &mut admins, &known).await,
@@ -181,14 +188,16 @@ pub async fn tight(cx: &Context<'_>, admins: &mut AdminSessions, known: &Fence) 
 
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(known) = cx.status.fence.clone() else { return Ok(Advance::Done) };
-    let mut admins = admins(cx, Side::Source, "unfence").await?;
+    let mut admins = admins(cx, Side::Source).await?;
     let failed = |e: SwapError| swap(Side::Source, reasons::FENCE_FAILED, &e);
     let opened = match known.method {
-        FenceKind::Swap => swap_fence(&known)?.lift(&mut admins, DEADLINE).await.map_err(failed),
+        FenceKind::Swap => swap_fence(&known)?.reopen(&mut admins, DEADLINE).await.map_err(failed),
         FenceKind::Layered => layers(&known)?.lift(&mut admins, DEADLINE).await.map_err(failed),
     };
-    admins.close().await;
-    opened?;
+    if let Err(error) = opened {
+        admins.close().await;
+        return Err(error);
+    }
     if known.method == FenceKind::Swap {
         let fence = swap_fence(&known)?;
         if !fence.originals.subscriptions.is_empty() {
@@ -197,6 +206,12 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
             inside.close().await;
             enabled?;
         }
+        // Last, since dropping the tombstone may wait for any session of the server: the database works already.
+        let lifted = fence.lift(&mut admins, DEADLINE).await.map_err(failed);
+        admins.close().await;
+        lifted?;
+    } else {
+        admins.close().await;
     }
     cx.status.fence = None;
     Ok(Advance::Done)

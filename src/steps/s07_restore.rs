@@ -59,12 +59,12 @@ async fn make_staging(cx: &mut Context<'_>, name: &str) -> Result<Advance, Failu
     }
     let failed = |e| swap(Side::Target, reasons::RESTORE_FAILED, &e);
     let current = current_name(cx);
-    let mut source = admins(cx, Side::Source, "restore").await?;
+    let mut source = admins(cx, Side::Source).await?;
     let dress = staging::dress_of(&mut source, &current).await.map_err(|e| swap(Side::Source, reasons::SOURCE_CHANGED, &e));
     source.close().await;
     let (model, _) = dress?;
     let owner = cx.database().owner.name.clone();
-    let mut target = admins(cx, Side::Target, "restore").await?;
+    let mut target = admins(cx, Side::Target).await?;
     let oid = staging::create_staging(&mut target, name, &owner, &model, DEADLINE).await.map_err(failed);
     target.close().await;
     let oid = oid?;
@@ -86,7 +86,7 @@ async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance
         return Ok(Some(Advance::Wait { seconds: 1, message: format!("{left} sessions of an earlier attempt are ending") }));
     }
     let Some(found) = found.map_err(|e| sql(Side::Target, &e))? else { return Ok(None) };
-    let mut target = admins(cx, Side::Target, "restore").await?;
+    let mut target = admins(cx, Side::Target).await?;
     let dropped = staging::drop_database(&mut target, name, found.oid, DEADLINE)
         .await
         .map_err(|e| swap(Side::Target, reasons::RESTORE_FAILED, &e));

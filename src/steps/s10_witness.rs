@@ -17,7 +17,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(known) = cx.status.fence.clone() else {
         return Err(Failure::terminal(reasons::SOURCE_CHANGED, "the status lost the fence"));
     };
-    let mut admins = fence::admins(cx, Side::Source, "witness").await?;
+    let mut admins = fence::admins(cx, Side::Source).await?;
     let tight = fence::tight(cx, &mut admins, &known).await;
     admins.close().await;
     tight?;

@@ -27,12 +27,12 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let publication = read(&known)?;
     // The last look before the pointer moves: nobody may have written to the source.
     if let Some(closed) = cx.status.fence.clone() {
-        let mut source = admins(cx, Side::Source, "publish").await?;
+        let mut source = admins(cx, Side::Source).await?;
         let tight = fence::tight(cx, &mut source, &closed).await;
         source.close().await;
         tight?;
     }
-    let mut target = admins(cx, Side::Target, "publish").await?;
+    let mut target = admins(cx, Side::Target).await?;
     let published = publication.publish(&mut target, DEADLINE).await.map_err(failed);
     target.close().await;
     published?;
@@ -52,14 +52,14 @@ async fn plan(cx: &mut Context<'_>) -> Result<Publication, Failure> {
     let failed = |e| swap(Side::Target, reasons::PUBLISH_FAILED, &e);
     let name = cx.database().target_name().to_owned();
     let names = PublishNames::derive(&name, cx.names.uid());
-    let mut source = admins(cx, Side::Source, "publish").await?;
+    let mut source = admins(cx, Side::Source).await?;
     let dress = staging::dress_of(&mut source, &fence::current_name(cx)).await.map_err(failed);
     source.close().await;
     let (model, settings) = dress?;
     if cx.database().existing_target == ExistingTarget::Refuse {
         refuse_tables(cx, &name).await?;
     }
-    let mut target = admins(cx, Side::Target, "publish").await?;
+    let mut target = admins(cx, Side::Target).await?;
     let owner = &cx.database().owner.name;
     let planned = async {
         let left = staging::carry(&mut target, &model, &settings, &names.staging, owner).await?;
@@ -105,7 +105,7 @@ async fn refuse_tables(cx: &mut Context<'_>, name: &str) -> Result<(), Failure> 
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(known) = cx.status.publication.clone() else { return Ok(Advance::Done) };
     let publication = read(&known)?;
-    let mut target = admins(cx, Side::Target, "unpublish").await?;
+    let mut target = admins(cx, Side::Target).await?;
     let state = publication.state(&mut target).await.map_err(|e| sql(Side::Target, &e));
     let withdrawn = match state {
         Ok(PublishState::Unpublished) => Ok(()),

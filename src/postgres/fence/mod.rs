@@ -253,6 +253,15 @@ impl Fence {
         Ok(self.state(admins).await?)
     }
 
+    /// Lifts the fence as far as the database's users notice: until the state is `Open`, with or without a tombstone. What
+    /// is left, [`Fence::lift`] does. `deadline` is that of each step.
+    pub async fn reopen(&self, admins: &mut AdminSessions, deadline: Duration) -> Result<(), SwapError> {
+        while !matches!(self.state(admins).await?, FenceState::Open { .. }) {
+            self.lift_step(admins, deadline).await?;
+        }
+        Ok(())
+    }
+
     /// Lifts the whole fence, from whatever state it is in, the tombstone included. `deadline` is that of each step.
     pub async fn lift(&self, admins: &mut AdminSessions, deadline: Duration) -> Result<(), SwapError> {
         while self.lift_step(admins, deadline).await? != (FenceState::Open { tombstone: None }) {}
