@@ -152,6 +152,8 @@ async fn what_goes_on_in_a_database() {
         let subscriptions = catalog::subscriptions(&mut *admin, oid).await.unwrap();
         assert_eq!((subscriptions.len(), subscriptions[0].name.as_str(), subscriptions[0].enabled), (1, "idle", false));
 
+        // A logical slot waits for every transaction that is open when it is made.
+        cluster.sql("app", "ROLLBACK PREPARED 'half'");
         cluster.sql("app", "SELECT pg_create_logical_replication_slot('slot', 'pgoutput')");
         let slots = catalog::replication_slots(&mut *admin, "app").await.unwrap();
         assert_eq!((slots.len(), slots[0].name.as_str(), slots[0].active), (1, "slot", false));
