@@ -179,12 +179,11 @@ async fn what_goes_on_in_a_database() {
         assert_eq!(found.items[0].state.as_deref(), Some("idle in transaction"));
         assert_eq!(catalog::sessions(&mut *admin, oid, "").await.unwrap().total, 2);
 
-        // An index built concurrently waits for transactions that hold a lock on the table.
+        // An index built concurrently waits for transactions that may write to the table.
         client.execute("ROLLBACK", SOON).await.unwrap();
-        cluster.sql("app", "GRANT SELECT ON public.big TO owner");
+        cluster.sql("app", "GRANT SELECT, INSERT ON public.big TO owner");
         client.execute("BEGIN", SOON).await.unwrap();
-        client.execute("LOCK TABLE public.big IN ACCESS SHARE MODE", SOON).await.unwrap();
-        client.execute("SELECT pg_catalog.pg_current_xact_id()", SOON).await.unwrap();
+        client.execute("LOCK TABLE public.big IN ROW EXCLUSIVE MODE", SOON).await.unwrap();
         let mut builder = cluster.session("app").await;
         let build = tokio::spawn(async move {
             builder.execute("CREATE INDEX CONCURRENTLY slow ON public.big (doubled)", SOON).await.unwrap();
