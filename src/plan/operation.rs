@@ -521,7 +521,8 @@ impl Verdict {
             if text.len() <= VERDICT_LIMIT {
                 return text;
             }
-            let longer = if cut.not_restored.len() >= cut.differences.len() { &mut cut.not_restored } else { &mut cut.differences };
+            let longer =
+                if cut.not_restored.len() >= cut.differences.len() { &mut cut.not_restored } else { &mut cut.differences };
             if longer.pop().is_none() {
                 let keep = cut.message.chars().count() / 2;
                 cut.message = cut.message.chars().take(keep).collect();

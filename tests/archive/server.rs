@@ -111,7 +111,7 @@ fn await_port(port: u16) {
 }
 
 fn certificates(dir: &Path) {
-    let script = r#"
+    let script = r"
         set -e
         openssl ecparam -genkey -name prime256v1 -noout -out ca.key
         openssl ecparam -genkey -name prime256v1 -noout -out server.key
@@ -121,7 +121,7 @@ fn certificates(dir: &Path) {
         printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n' > ext
         openssl x509 -req -sha256 -days 30 -in server.csr -CA ca.crt -CAkey ca.key -set_serial 2 -out server.crt -extfile ext
         openssl req -x509 -new -sha256 -days 30 -key ca.key -out other.crt -subj /CN=other-ca
-    "#;
+    ";
     let output = Command::new("sh").args(["-c", script]).current_dir(dir).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -5,6 +5,8 @@ use bytes::Bytes;
 use pgmigration::archive::{Bucket, ErrorKind, Sha256};
 use std::time::{Duration, Instant};
 
+const MIB: usize = 1024 * 1024;
+
 pub async fn write(
     bucket: &Bucket,
     key: &str,
@@ -38,7 +40,6 @@ pub async fn await_no_uploads(bucket: &Bucket) {
 #[tokio::test]
 async fn what_is_written_is_what_is_read_at_every_edge_of_parts_and_ranges() {
     let bucket = bucket("edges");
-    const MIB: usize = 1024 * 1024;
     for bytes in [0, 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 24 * MIB, 41 * MIB + 7] {
         let data = noise(bytes, bytes as u64);
         let key = format!("p/{bytes}");

@@ -73,19 +73,25 @@ async fn the_process_reports_progress_and_a_verdict_in_bounded_memory_and_tidies
     assert_eq!(world.bucket().list("").await.unwrap(), vec![]);
 
     let size = world.size();
-    for (task, what) in [(world.dump(), "dump"), (world.verify(), "verify"), (world.restore(), "restore"), (world.compare(), "compare")] {
+    for (task, what) in
+        [(world.dump(), "dump"), (world.verify(), "verify"), (world.restore(), "restore"), (world.compare(), "compare")]
+    {
         let started = std::time::Instant::now();
         let (status, verdict, peak) = Mover::start(&world, 2, task).await.end();
         eprintln!("{what}: {size} bytes of database, {:?} of archive, {:.1?}, peak {peak} KiB", verdict.bytes, started.elapsed());
         assert_eq!((status.code(), verdict.outcome), (Some(0), Outcome::Succeeded), "{verdict:#?}");
         assert!(0 < peak && peak <= PEAK, "{what} took {peak} KiB");
     }
-    let refused = Mover::start(&world, 3, Task::Verify(pgmigration::plan::operation::VerifyTask {
-        archive: world.archive(),
-        keys: vec!["nowhere".into()],
-        run: "r".into(),
-        run_manifest_key: "nowhere/run.manifest.json".into(),
-    }))
+    let refused = Mover::start(
+        &world,
+        3,
+        Task::Verify(pgmigration::plan::operation::VerifyTask {
+            archive: world.archive(),
+            keys: vec!["nowhere".into()],
+            run: "r".into(),
+            run_manifest_key: "nowhere/run.manifest.json".into(),
+        }),
+    )
     .await
     .end();
     assert_eq!((refused.0.code(), refused.1.reason), (Some(12), Reason::ArchiveAbsent), "{:#?}", refused.1);

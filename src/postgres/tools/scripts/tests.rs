@@ -1,5 +1,6 @@
 use super::*;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -177,7 +178,6 @@ fn a_kept_file_is_whole_and_private_and_swept() {
         let path = std::path::Path::new(path.trim());
         assert_eq!(std::fs::read(path).unwrap(), bytes(100_000));
         assert_eq!(last_verdict(&output).unwrap().sha256, sha256(&bytes(100_000)));
-        use std::os::unix::fs::PermissionsExt as _;
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         let swept = run(&shell, &scratch, &sweep(&uid), vec![]);
         assert_eq!(String::from_utf8_lossy(&swept.stdout).trim(), "0");
