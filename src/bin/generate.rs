@@ -7,7 +7,9 @@ fn main() -> ExitCode {
     let root = std::env::args().nth(1).unwrap_or_else(|| ".".into());
     match pgmigration::generate::write(Path::new(&root)) {
         Ok(paths) => {
-            paths.iter().for_each(|path| println!("{}", path.display()));
+            for path in &paths {
+                println!("{}", path.display());
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -159,7 +159,7 @@ fn two_entries_of_one_name_are_refused() {
 #[test]
 fn documents_that_are_not_plain_are_refused() {
     let text = good().to_string();
-    let bomb = format!("a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n");
+    let bomb = "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n".to_owned();
     let nested = format!("{}{}", "[".repeat(2000), "]".repeat(2000));
     let twice = format!("current-context: a\n{}", "current-context: b\n");
     let many = format!("{text}\n---\n{text}");

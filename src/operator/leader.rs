@@ -45,7 +45,7 @@ pub struct Leader {
 /// What one look at the lease led to.
 enum Look {
     /// It is ours since the moment given.
-    Ours(Lease, Instant),
+    Ours(Box<Lease>, Instant),
     /// Somebody holds it: this version of it was seen.
     Theirs(Option<String>, Duration),
 }
@@ -60,7 +60,7 @@ impl Leader {
             match timeout(DEADLINE, look(&api, identity, seen.as_ref())).await {
                 Ok(Ok(Look::Ours(lease, renewed))) => {
                     tracing::info!(identity, "holding the lease");
-                    return Self { api, identity: identity.into(), lease, renewed };
+                    return Self { api, identity: identity.into(), lease: *lease, renewed };
                 }
                 Ok(Ok(Look::Theirs(version, _))) if seen.as_ref().is_some_and(|(last, _)| *last == version) => {}
                 Ok(Ok(Look::Theirs(version, wait))) => {
@@ -137,7 +137,7 @@ async fn look(api: &Api<Lease>, identity: &str, seen: Option<&(Option<String>, I
             metadata: ObjectMeta { name: Some(LEASE.into()), ..ObjectMeta::default() },
             spec: Some(taken(None, identity)),
         };
-        return Ok(Look::Ours(api.create(&PostParams::default(), &lease).await?, now));
+        return Ok(Look::Ours(Box::new(api.create(&PostParams::default(), &lease).await?), now));
     };
     let duration = found.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).and_then(|s| u64::try_from(s).ok());
     let duration = duration.map_or(DURATION, Duration::from_secs);
@@ -145,7 +145,7 @@ async fn look(api: &Api<Lease>, identity: &str, seen: Option<&(Option<String>, I
     let expired = seen.is_some_and(|(last, since)| *last == version && since.elapsed() >= duration);
     if expired || holder(&found).is_none_or(|holder| holder == identity) {
         let lease = Lease { spec: Some(taken(found.spec.as_ref(), identity)), ..found };
-        Ok(Look::Ours(api.replace(LEASE, &PostParams::default(), &lease).await?, now))
+        Ok(Look::Ours(Box::new(api.replace(LEASE, &PostParams::default(), &lease).await?), now))
     } else {
         Ok(Look::Theirs(version, duration))
     }

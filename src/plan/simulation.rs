@@ -20,7 +20,7 @@ impl Dice {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % n == 0
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D).is_multiple_of(n)
     }
 }
 
@@ -216,7 +216,7 @@ impl Life {
     }
 
     fn check(&self) {
-        if self.visits % 32 == 0 {
+        if self.visits.is_multiple_of(32) {
             let size = serde_json::to_string(&self.status).unwrap().len();
             assert!(size < 64 * 1024, "status of {size} bytes");
         }

@@ -59,7 +59,8 @@ pub async fn run(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failur
 /// As [`run`]; an undo is tried again for as long as it takes.
 pub async fn undo(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
     match step {
-        StepName::Pin | StepName::Preflight | StepName::Witness | StepName::Keep => Ok(Advance::Done),
+        // Nothing is undone of them: they change nothing, or only once going back is over.
+        StepName::Pin | StepName::Preflight | StepName::Witness | StepName::Resume | StepName::Keep => Ok(Advance::Done),
         StepName::Quiesce => s03_quiesce::undo(cx).await,
         StepName::Fence => s04_fence::undo(cx).await,
         StepName::Dump => s05_dump::undo(cx).await,
@@ -70,6 +71,5 @@ pub async fn undo(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failu
         StepName::Publish => s11_publish::undo(cx).await,
         StepName::Repoint => s12_repoint::undo(cx).await,
         StepName::SchemaJob => s13_schema_job::undo(cx).await,
-        StepName::Resume => s14_resume::undo(cx).await,
     }
 }

@@ -109,7 +109,7 @@ async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
     if end.admin_user.is_empty() {
         let argv: Vec<String> = ["sh", "-c", ADMIN_USER].map(String::from).into();
         let done = process::run(&client, &Context::exec_target(&end), &argv, b"", SHORT, 256).await.map_err(|e| exec(side, &e))?;
-        end.admin_user = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+        String::from_utf8_lossy(&done.stdout).trim().clone_into(&mut end.admin_user);
     }
     let login = PsqlLogin::new(&end.admin_user, &cx.names.application("pin"));
     let carrier = PsqlCarrier::new(client, Context::exec_target(&end), login);

@@ -90,7 +90,3 @@ async fn position(cx: &mut Context<'_>, workload: &Workload) -> Result<Option<us
         )
     })
 }
-
-pub async fn undo(_: &mut Context<'_>) -> Result<Advance, Failure> {
-    Ok(Advance::Done)
-}
