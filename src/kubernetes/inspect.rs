@@ -42,7 +42,10 @@ pub async fn exec_probes(client: &Client, namespace: &str, pod: &str, container:
     let request = Request::new("get", "pods", namespace, pod);
     let pod: Pod = ask(request, Api::<Pod>::namespaced(client.clone(), namespace).get(pod)).await?;
     let containers = pod.spec.map(|spec| spec.containers).unwrap_or_default();
-    let probes = containers.into_iter().filter(|c| c.name == container).flat_map(|c| [c.startup_probe, c.liveness_probe, c.readiness_probe]);
+    let probes = containers
+        .into_iter()
+        .filter(|c| c.name == container)
+        .flat_map(|c| [c.startup_probe, c.liveness_probe, c.readiness_probe]);
     let mut commands: Vec<Vec<String>> = probes.flatten().filter_map(|probe| probe.exec?.command).collect();
     commands.dedup();
     Ok(commands)
@@ -56,7 +59,8 @@ mod tests {
     #[test]
     fn only_what_writes_back_by_itself_counts() {
         let manager = |name: &str, tool| Manager { name: name.into(), tool, applies: true };
-        let managers = [manager("argocd-controller", Tool::ArgoCd), manager("kubectl", Tool::Kubectl), manager("helm", Tool::Helm)];
+        let managers =
+            [manager("argocd-controller", Tool::ArgoCd), manager("kubectl", Tool::Kubectl), manager("helm", Tool::Helm)];
         let tracked = ["Helm release shop".to_owned(), "ExternalSecret db".to_owned()];
         assert_eq!(reverting(&managers, &tracked), ["argocd-controller", "ExternalSecret db"]);
     }

@@ -102,13 +102,19 @@ impl Visit {
             }
             Next::Release => {
                 if self.before.resumed {
-                    self.event("FenceRemains", "the object is deleted; the source database stays fenced and its data unchanged").await;
+                    self.event("FenceRemains", "the object is deleted; the source database stays fenced and its data unchanged")
+                        .await;
                 }
                 self.set_finalizer(false).await?;
                 if self.live.metadata.deletion_timestamp.is_none() {
                     return Ok(Action::requeue(AT_ONCE));
                 }
-                self.visitor.metrics.phase(&self.live.namespace().unwrap_or_default(), &self.live.name_any(), self.before.phase, None);
+                self.visitor.metrics.phase(
+                    &self.live.namespace().unwrap_or_default(),
+                    &self.live.name_any(),
+                    self.before.phase,
+                    None,
+                );
                 Ok(Action::await_change())
             }
             Next::Run(step) => self.run(step, now).await,

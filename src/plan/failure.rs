@@ -108,8 +108,8 @@ pub fn pause(attempt: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Publication, StepState};
     use crate::api::conditions::reasons;
+    use crate::api::{Publication, StepState};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn at(second: i64) -> Timestamp {

@@ -7,7 +7,8 @@ use super::failure::{self, Failure, Remedy};
 use super::itinerary::leg_of;
 use crate::api::conditions::reasons;
 use crate::api::{
-    Finding, Hold, Mode, Outcome, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState, StepStatus, Undo, UndoCause,
+    Finding, Hold, Mode, Outcome, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState, StepStatus, Undo,
+    UndoCause,
 };
 
 /// What one call of a step came to.
@@ -134,13 +135,7 @@ pub fn advanced(
 }
 
 /// Takes a failure of `step` on its way forward and says what is done about it.
-pub fn failed(
-    status: &mut PostgresMigrationStatus,
-    mode: Mode,
-    step: StepName,
-    failure: &Failure,
-    now: Timestamp,
-) -> Remedy {
+pub fn failed(status: &mut PostgresMigrationStatus, mode: Mode, step: StepName, failure: &Failure, now: Timestamp) -> Remedy {
     let e = entry(status, step);
     e.failures += 1;
     e.failing_since.get_or_insert(Time(now));

@@ -4,11 +4,11 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::Failure;
 use super::decide::{Next, Rest, View, next};
 use super::itinerary::{ITINERARY, leg_of};
 use super::record::{self, Advance};
 use super::summary::summarize;
-use super::Failure;
 use crate::api::conditions::{reasons, types};
 use crate::api::{Mode, Outcome, PostgresMigrationSpec, PostgresMigrationStatus, Publication, StepName, UndoCause};
 
@@ -120,7 +120,8 @@ impl Life {
                 }
                 match step {
                     StepName::Publish => {
-                        self.status.publication = Some(Publication { originals: String::new(), set_aside: None, published: true });
+                        self.status.publication =
+                            Some(Publication { originals: String::new(), set_aside: None, published: true });
                     }
                     StepName::Resume => self.status.resumed = true,
                     _ => {}
@@ -225,7 +226,11 @@ impl Life {
             assert!(n == 1 || (n == 0 && self.status.phase.is_none()), "{n} conditions {kind}");
         }
         if self.status.outcome == Some(Outcome::Succeeded) {
-            assert!(ITINERARY.iter().filter(|l| l.has_effects).all(|l| self.stands.contains(&l.step)), "success without {:?}", self.stands);
+            assert!(
+                ITINERARY.iter().filter(|l| l.has_effects).all(|l| self.stands.contains(&l.step)),
+                "success without {:?}",
+                self.stands
+            );
         }
     }
 }

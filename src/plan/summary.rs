@@ -149,12 +149,7 @@ fn succeeded(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> 
 
 fn refused(status: &PostgresMigrationStatus) -> String {
     let what = match status.blockers.as_slice() {
-        [] => status
-            .steps
-            .iter()
-            .rev()
-            .find_map(|s| s.message.clone())
-            .unwrap_or_else(|| "the checks could not be made".into()),
+        [] => status.steps.iter().rev().find_map(|s| s.message.clone()).unwrap_or_else(|| "the checks could not be made".into()),
         [one] => format!("{}: {}", one.path, one.message),
         [first, rest @ ..] => format!("{}: {} (and {} more, see status.blockers)", first.path, first.message, rest.len()),
     };
@@ -245,9 +240,7 @@ fn condition(kind: &str, spec: &PostgresMigrationSpec, status: &PostgresMigratio
             }
         }
         types::STALLED => match (status.outcome, rest) {
-            (Some(Outcome::Failed), _) | (None, Some(Rest::Blocked | Rest::Held)) => {
-                word("True", &failure_reason(status), text)
-            }
+            (Some(Outcome::Failed), _) | (None, Some(Rest::Blocked | Rest::Held)) => word("True", &failure_reason(status), text),
             _ if stuck => word("True", reasons::UNDOING, text),
             _ => word("False", reasons::DONE, ""),
         },
@@ -255,11 +248,9 @@ fn condition(kind: &str, spec: &PostgresMigrationSpec, status: &PostgresMigratio
             Some(Outcome::Succeeded) => word("True", reasons::SUCCEEDED, text),
             Some(Outcome::Failed) => word("False", &failure_reason(status), text),
             Some(Outcome::Cancelled) => word("False", reasons::CANCELLED, text),
-            None if spec.cancel && status.undo.is_none() && status.publication.as_ref().is_some_and(|p| p.published) => word(
-                "Unknown",
-                reasons::CANCEL_TOO_LATE,
-                "spec.cancel came after the database was published and is not acted on",
-            ),
+            None if spec.cancel && status.undo.is_none() && status.publication.as_ref().is_some_and(|p| p.published) => {
+                word("Unknown", reasons::CANCEL_TOO_LATE, "spec.cancel came after the database was published and is not acted on")
+            }
             None => word("Unknown", reasons::PROGRESSING, ""),
         },
         types::ROLLED_BACK => match &status.undo {

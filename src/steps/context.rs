@@ -114,7 +114,9 @@ impl<'a> Context<'a> {
             .map_err(|e| {
                 let e = KubernetesError::from_kube(&e, Request::new("get", "serviceaccounts", &home, name));
                 match e.kind() {
-                    Kind::Forbidden => refused("is not one that the operator may act as: grant it with config/migration/account.yaml"),
+                    Kind::Forbidden => {
+                        refused("is not one that the operator may act as: grant it with config/migration/account.yaml")
+                    }
                     _ => kubernetes(&e),
                 }
             })?
@@ -144,7 +146,13 @@ impl<'a> Context<'a> {
                 clients::remote(&text)
                     .map_err(|e| {
                         let mut f = client_failure(&e);
-                        f.message = format!("{path}: the kubeconfig in Secret {}/{} key {}: {}", self.home(), secret.name, secret.key, f.message);
+                        f.message = format!(
+                            "{path}: the kubeconfig in Secret {}/{} key {}: {}",
+                            self.home(),
+                            secret.name,
+                            secret.key,
+                            f.message
+                        );
                         f
                     })?
                     .0

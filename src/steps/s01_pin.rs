@@ -2,8 +2,8 @@
 //!
 //! No effect. Every later step must find the same; what an author changes meanwhile in names and labels changes nothing.
 
-use super::s02_preflight as preflight;
 use super::context::{Context, SHORT, exec, kubernetes, path, sql};
+use super::s02_preflight as preflight;
 use crate::api::conditions::reasons;
 use crate::api::{ExecPostgres, Pinned, PinnedEnd, Side};
 use crate::kubernetes::exec as process;
@@ -23,13 +23,8 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let source = end(cx, Side::Source).await?;
     let target = end(cx, Side::Target).await?;
     let name = cx.database().name.clone();
-    cx.status.pinned = Some(Pinned {
-        stamp: cx.now.strftime("%Y%m%d_%H%M%S").to_string(),
-        source,
-        target,
-        database_bytes: 0,
-        database_oid: 0,
-    });
+    cx.status.pinned =
+        Some(Pinned { stamp: cx.now.strftime("%Y%m%d_%H%M%S").to_string(), source, target, database_bytes: 0, database_oid: 0 });
     let found = find_database(cx, &name).await;
     match found {
         Ok((oid, bytes)) => {
@@ -108,7 +103,8 @@ async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
     }
     if end.admin_user.is_empty() {
         let argv: Vec<String> = ["sh", "-c", ADMIN_USER].map(String::from).into();
-        let done = process::run(&client, &Context::exec_target(&end), &argv, b"", SHORT, 256).await.map_err(|e| exec(side, &e))?;
+        let done =
+            process::run(&client, &Context::exec_target(&end), &argv, b"", SHORT, 256).await.map_err(|e| exec(side, &e))?;
         String::from_utf8_lossy(&done.stdout).trim().clone_into(&mut end.admin_user);
     }
     let login = PsqlLogin::new(&end.admin_user, &cx.names.application("pin"));
@@ -118,7 +114,11 @@ async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
         let message =
             format!("{}.postgres.exec.adminUser: role {:?} cannot log in to {}: {e}", path(side), end.admin_user, place.server());
         // The server's own refusal does not pass by itself.
-        if e.message.contains("FATAL") { Failure { reason: reasons::ADMIN_LOGIN_FAILED, message, ..f } } else { Failure { message, ..f } }
+        if e.message.contains("FATAL") {
+            Failure { reason: reasons::ADMIN_LOGIN_FAILED, message, ..f }
+        } else {
+            Failure { message, ..f }
+        }
     })?;
     let server = catalog::server(session.as_mut()).await.map_err(|e| sql(side, &e));
     session.close().await;

@@ -90,9 +90,13 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
 /// Everything that is to be stopped, as it is now. An object that is writer and application is named once, on the source.
 pub async fn all(cx: &mut Context<'_>) -> Result<Vec<(Side, WorkloadState)>, Failure> {
     let mut found: Vec<(Side, WorkloadState)> = Vec::new();
-    let application = cx.spec().target.application.workloads.iter().map(|w| {
-        (Side::Target, Writer { kind: w.kind, name: Some(w.name.clone()), label_selector: None })
-    });
+    let application = cx
+        .spec()
+        .target
+        .application
+        .workloads
+        .iter()
+        .map(|w| (Side::Target, Writer { kind: w.kind, name: Some(w.name.clone()), label_selector: None }));
     let named: Vec<(Side, Writer)> =
         cx.spec().source.writers.iter().map(|w| (Side::Source, w.clone())).chain(application).collect();
     for (side, writer) in named {

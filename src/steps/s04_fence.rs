@@ -16,10 +16,10 @@ use crate::plan::operation::session_tag_prefix;
 use crate::plan::record::Advance;
 use crate::postgres::admin::AdminSessions;
 use crate::postgres::carrier::Carrier;
+use crate::postgres::catalog;
 use crate::postgres::fence::{self, FenceNames, FenceState};
 use crate::postgres::layered::{self, LayeredFence};
 use crate::postgres::swap::SwapError;
-use crate::postgres::catalog;
 
 /// Deadline of each single thing that the fence does.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -128,7 +128,10 @@ async fn plan(cx: &Context<'_>, admins: &mut AdminSessions) -> Result<Fence, Fai
             if !found.subscriptions.is_empty() {
                 return Err(Failure::terminal(
                     reasons::FENCE_NOT_POSSIBLE,
-                    format!("spec.source.fence: subscriptions {:?} write into the database, and the layered fence cannot stop them: disable them first", found.subscriptions),
+                    format!(
+                        "spec.source.fence: subscriptions {:?} write into the database, and the layered fence cannot stop them: disable them first",
+                        found.subscriptions
+                    ),
                 ));
             }
             text(&found)?

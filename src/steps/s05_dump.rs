@@ -21,8 +21,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let database = cx.database().name.clone();
     let Some(planned) = cx.status.archive.clone() else {
         let key = keys::archive(&cx.run_prefix(), &database, &pinned.stamp);
-        cx.status.archive =
-            Some(ArchiveStatus { bucket: cx.spec().archive.s3.bucket.clone(), key, ..ArchiveStatus::default() });
+        cx.status.archive = Some(ArchiveStatus { bucket: cx.spec().archive.s3.bucket.clone(), key, ..ArchiveStatus::default() });
         return Ok(Advance::Again);
     };
     let task = Task::Dump(DumpTask {
@@ -39,8 +38,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
             let (Some(bytes), Some(sha256)) = (verdict.bytes, verdict.sha256.clone()) else {
                 return Err(Failure::terminal(reasons::DUMP_FAILED, "the mover did not say what it uploaded"));
             };
-            cx.status.archive =
-                Some(ArchiveStatus { bytes: i64::try_from(bytes).ok(), sha256: Some(sha256), ..planned });
+            cx.status.archive = Some(ArchiveStatus { bytes: i64::try_from(bytes).ok(), sha256: Some(sha256), ..planned });
             Ok(Advance::Done)
         }
     }

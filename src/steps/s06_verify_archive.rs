@@ -5,8 +5,8 @@
 
 use super::context::Context;
 use super::transfer::{Moved, drive};
-use crate::api::conditions::reasons;
 use crate::api::StepName;
+use crate::api::conditions::reasons;
 use crate::archive::keys;
 use crate::plan::Failure;
 use crate::plan::operation::{Task, VerifyTask};
@@ -29,7 +29,10 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
             if !same {
                 return Err(Failure::terminal(
                     reasons::ARCHIVE_DAMAGED,
-                    format!("{}/{} was read back as {:?} bytes with SHA-256 {:?}", archive.bucket, archive.key, verdict.bytes, verdict.sha256),
+                    format!(
+                        "{}/{} was read back as {:?} bytes with SHA-256 {:?}",
+                        archive.bucket, archive.key, verdict.bytes, verdict.sha256
+                    ),
                 ));
             }
             if let Some(a) = &mut cx.status.archive {

@@ -24,7 +24,8 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         Moved::Not(advance) => Ok(advance),
         Moved::Done(verdict) => {
             let int = |n: Option<u64>| n.and_then(|n| i64::try_from(n).ok());
-            let (Some(tables), Some(rows), true) = (int(verdict.tables), int(verdict.rows), verdict.differences_total == 0) else {
+            let (Some(tables), Some(rows), true) = (int(verdict.tables), int(verdict.rows), verdict.differences_total == 0)
+            else {
                 return Err(Failure::terminal(reasons::NOT_EQUAL, "the mover did not say what it compared"));
             };
             cx.status.verification = Some(Verification {

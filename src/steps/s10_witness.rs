@@ -47,7 +47,10 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
             Ok(Moved::Not(advance)) => return Ok(advance),
             Ok(Moved::Done(_)) => {}
             Err(f) if f.reason == reasons::NOT_EQUAL => {
-                return Err(Failure::terminal(reasons::SOURCE_CHANGED, format!("the source changed under the fence: {}", f.message)));
+                return Err(Failure::terminal(
+                    reasons::SOURCE_CHANGED,
+                    format!("the source changed under the fence: {}", f.message),
+                ));
             }
             Err(f) => return Err(f),
         }

@@ -59,9 +59,7 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let client = cx.cluster(Side::Target).await?;
     let namespace = cx.namespace(Side::Target);
     let Some(known) = cx.status.repointed.clone().filter(|k| k.begun > 0) else {
-        previous::forget(&client, &namespace, &cx.names.previous_values(), &cx.migration())
-            .await
-            .map_err(|e| kubernetes(&e))?;
+        previous::forget(&client, &namespace, &cx.names.previous_values(), &cx.migration()).await.map_err(|e| kubernetes(&e))?;
         cx.status.repointed = None;
         return Ok(Advance::Done);
     };
@@ -79,7 +77,8 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
 
 /// The setting begun last: its number, place, previous value and new value.
 async fn begun(cx: &mut Context<'_>, known: &Repointed) -> Result<(usize, Place, Option<Value>, Value), Failure> {
-    let lost = || Failure::terminal(reasons::REPOINT_FAILED, "the Secret with the previous values is gone or does not fit the spec");
+    let lost =
+        || Failure::terminal(reasons::REPOINT_FAILED, "the Secret with the previous values is gone or does not fit the spec");
     let client = cx.cluster(Side::Target).await?;
     let kept = previous::kept(&client, &cx.namespace(Side::Target), &known.previous_values, &cx.migration())
         .await

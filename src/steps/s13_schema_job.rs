@@ -40,10 +40,9 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         return match state {
             JobState::Absent if created => failed(format!("Job {namespace}/{job} was deleted before its outcome was read")),
             JobState::Absent => {
-                let template =
-                    workloads::pod_template(&client, &namespace, entry.workload_ref.kind, &entry.workload_ref.name)
-                        .await
-                        .map_err(|e| named(kubernetes(&e)))?;
+                let template = workloads::pod_template(&client, &namespace, entry.workload_ref.kind, &entry.workload_ref.name)
+                    .await
+                    .map_err(|e| named(kubernetes(&e)))?;
                 let Some(template) = template else {
                     return failed(format!("{:?} {namespace}/{} is gone", entry.workload_ref.kind, entry.workload_ref.name));
                 };
@@ -72,10 +71,9 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
                 }
                 Ok(Advance::Wait { seconds: 2, message: format!("Job {namespace}/{job} is starting: {words}") })
             }
-            JobState::Running { .. } => Ok(Advance::Wait {
-                seconds: 2,
-                message: format!("Job {namespace}/{job} runs {}", entry.command.join(" ")),
-            }),
+            JobState::Running { .. } => {
+                Ok(Advance::Wait { seconds: 2, message: format!("Job {namespace}/{job} runs {}", entry.command.join(" ")) })
+            }
             JobState::Succeeded { .. } => {
                 cx.status.schema_jobs[at].succeeded = true;
                 Ok(Advance::Again)

@@ -40,7 +40,10 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
                 Start::Gone | Start::HeldByOther(_) => {
                     return Err(Failure::needs_human(
                         reasons::NOT_AVAILABLE,
-                        format!("spec.target.application.workloads: {:?} {}/{} is gone or held by another migration", q.kind, q.namespace, q.name),
+                        format!(
+                            "spec.target.application.workloads: {:?} {}/{} is gone or held by another migration",
+                            q.kind, q.namespace, q.name
+                        ),
                     ));
                 }
             }

@@ -32,7 +32,11 @@ pub async fn drive(cx: &mut Context<'_>, step: StepName, task: Task) -> Result<M
     let attempt = cx.attempt(step) + if step == StepName::Witness { 500 } else { 0 };
     let operation = Operation {
         version: OPERATION_VERSION,
-        migration: MigrationRef { namespace: cx.home(), name: cx.object.metadata.name.clone().unwrap_or_default(), uid: cx.names.uid().into() },
+        migration: MigrationRef {
+            namespace: cx.home(),
+            name: cx.object.metadata.name.clone().unwrap_or_default(),
+            uid: cx.names.uid().into(),
+        },
         attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
         task,
     };
@@ -110,7 +114,9 @@ async fn create(cx: &Context<'_>, job: &str, operation: &Operation) -> Result<()
 fn ended(home: &str, job: &str, what: &str, end: Option<Termination>) -> Result<Moved, Failure> {
     match end {
         Some(end) if !end.message.is_empty() => verdict(job, &end.message),
-        Some(end) => Ok(lost(format!("Job {home}/{job} ended without a verdict: {} with exit code {}", end.reason, end.exit_code))),
+        Some(end) => {
+            Ok(lost(format!("Job {home}/{job} ended without a verdict: {} with exit code {}", end.reason, end.exit_code)))
+        }
         None => Ok(lost(format!("Job {home}/{job} ended without a verdict: {what}"))),
     }
 }
@@ -130,9 +136,7 @@ fn verdict(job: &str, text: &str) -> Result<Moved, Failure> {
             use crate::plan::operation::FailureClass;
             let reason = reason_of(verdict.reason);
             match class {
-                FailureClass::Transient => {
-                    Ok(Moved::Not(Advance::NextAttempt(Failure::transient(reason, verdict.message))))
-                }
+                FailureClass::Transient => Ok(Moved::Not(Advance::NextAttempt(Failure::transient(reason, verdict.message)))),
                 FailureClass::NeedsHuman => Err(Failure::needs_human(reason, verdict.message)),
                 FailureClass::Terminal => Err(Failure::terminal(reason, verdict.message)),
             }
@@ -157,7 +161,9 @@ fn reason_of(reason: Reason) -> &'static str {
         Reason::StreamBroken | Reason::Interrupted | Reason::OrphansRemain => reasons::TRANSIENT,
         Reason::DumpFailed => reasons::DUMP_FAILED,
         Reason::RestoreFailed | Reason::ExtensionFailed | Reason::TargetNotEmpty => reasons::RESTORE_FAILED,
-        Reason::ArchiveMismatch | Reason::ArchiveDamaged | Reason::ArchiveAbsent | Reason::ArchiveOccupied => reasons::ARCHIVE_DAMAGED,
+        Reason::ArchiveMismatch | Reason::ArchiveDamaged | Reason::ArchiveAbsent | Reason::ArchiveOccupied => {
+            reasons::ARCHIVE_DAMAGED
+        }
         Reason::ArchiveTooLarge => reasons::ARCHIVE_TOO_LARGE,
         Reason::BucketAbsent => reasons::BUCKET_NOT_FOUND,
         Reason::BucketForbidden => reasons::BUCKET_FORBIDDEN,

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
-use k8s_openapi::api::core::v1::Pod;
 use pgmigration::api::{Outcome, Phase, PostgresMigrationStatus, StepName, StepState};
 use serde_json::json;
 
@@ -66,7 +66,11 @@ async fn strike_operator(grace: u32, meanwhile: impl Future<Output = ()>) {
     meanwhile.await;
     eventually("the operator's pod to be replaced", || async {
         let left = pods.list(&labels).await.map_err(|error| error.to_string())?.items;
-        if left.iter().any(|pod| struck.contains(pod.metadata.name.as_ref().unwrap())) { Err("still there".to_owned()) } else { Ok(()) }
+        if left.iter().any(|pod| struck.contains(pod.metadata.name.as_ref().unwrap())) {
+            Err("still there".to_owned())
+        } else {
+            Ok(())
+        }
     })
     .await;
     available(&client, SYSTEM, OPERATOR).await;
@@ -141,10 +145,16 @@ async fn mover_killed_in_mid_dump_operator_in_mid_restore() {
 
 /// Keeps a database of a server from being renamed, until [`release`].
 async fn hold(server: &Server) {
-    let (holder, script) = (server.clone(), "SET application_name = 'holder'; BEGIN; COMMENT ON DATABASE onyx IS 'held'; SELECT pg_sleep(300);");
+    let (holder, script) =
+        (server.clone(), "SET application_name = 'holder'; BEGIN; COMMENT ON DATABASE onyx IS 'held'; SELECT pg_sleep(300);");
     tokio::spawn(async move { holder.try_sql("postgres", script).await });
     eventually("the lock on the database's name", || async {
-        let held = server.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holder' AND query LIKE '%pg_sleep%'").await;
+        let held = server
+            .sql(
+                "postgres",
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holder' AND query LIKE '%pg_sleep%'",
+            )
+            .await;
         if held == "1" { Ok(()) } else { Err(held) }
     })
     .await;
@@ -217,7 +227,10 @@ async fn a_failed_schema_job_holds_until_it_is_tried_again() {
     assert_eq!(scene.target.sql("onyx", "SELECT version_num FROM app.version").await, "0001");
 
     let ready = json!({"data": {"REVISION": "ready"}}).to_string();
-    Side::New.kubectl_aside(&["-n", &scene.home, "patch", "configmap", "app-config", "--type=merge", "-p", &ready], "").await.unwrap();
+    Side::New
+        .kubectl_aside(&["-n", &scene.home, "patch", "configmap", "app-config", "--type=merge", "-p", &ready], "")
+        .await
+        .unwrap();
     migration.change(json!({"retry": 1})).await;
     let status = arrived(&scene, &migration, &content).await;
     assert_eq!(attempts(&status, StepName::SchemaJob), 2);

@@ -52,7 +52,8 @@ async fn moved(scene: &Scene, migration: &Migration, content: &str, databases: &
     let fenced = new_databases(source, databases).await;
     let [fenced] = fenced.as_slice() else { panic!("behind the fence: {fenced:?}") };
     assert_same(content, &source.content(fenced).await);
-    let rows = format!("SELECT count(*), md5(string_agg(x::text, '' ORDER BY id)) FROM app.written AS x WHERE host = '{}'", source.name);
+    let rows =
+        format!("SELECT count(*), md5(string_agg(x::text, '' ORDER BY id)) FROM app.written AS x WHERE host = '{}'", source.name);
     assert_eq!(source.sql(fenced, &rows).await, target.sql(name, &rows).await);
     let foreign = format!(
         "SELECT count(*) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname IN ('app', 'Odd \"schema\";--')
@@ -93,7 +94,10 @@ async fn moved(scene: &Scene, migration: &Migration, content: &str, databases: &
     let previous = status.repointed.as_ref().unwrap().previous_values.clone();
     let kept = get(target.side, &target.namespace, &[&format!("secret/{previous}")]).await;
     let kept: String = kept["data"].as_object().unwrap().values().map(base64).collect();
-    assert!(kept.contains(&scene.canaries[0]) || kept.contains(&encoded(&scene.canaries[0])), "the previous password is not kept");
+    assert!(
+        kept.contains(&scene.canaries[0]) || kept.contains(&encoded(&scene.canaries[0])),
+        "the previous password is not kept"
+    );
 
     schema_job(scene, &status).await;
     nothing_left(scene, migration).await;
@@ -157,7 +161,10 @@ fn told(status: &PostgresMigrationStatus) {
         assert_eq!(condition(status, kind), "True", "{kind}");
     }
     let verification = status.verification.as_ref().unwrap();
-    assert!(verification.equal && verification.witnessed && verification.tables >= 7 && verification.rows > 3000, "{verification:?}");
+    assert!(
+        verification.equal && verification.witnessed && verification.tables >= 7 && verification.rows > 3000,
+        "{verification:?}"
+    );
     let archive = status.archive.as_ref().unwrap();
     assert!(archive.sealed && archive.bytes.unwrap() > 1_000_000 && archive.sha256.as_ref().unwrap().len() == 64, "{archive:?}");
 }
@@ -200,7 +207,10 @@ async fn seen(scene: &Scene, migration: &Migration) {
     assert_eq!(line[..4], [migration.name.as_str(), "Succeeded", "Keep", "100%"]);
     let (head, line) = list(&["-o", "wide"]).await;
     assert_eq!(head, ["NAME", "PHASE", "STEP", "PROGRESS", "SIZE", "MESSAGE", "AGE"]);
-    assert!(line[4].parse::<f64>().is_ok() && line.contains(&"archived)".to_owned()) && line.contains(&"proven".to_owned()), "{line:?}");
+    assert!(
+        line[4].parse::<f64>().is_ok() && line.contains(&"archived)".to_owned()) && line.contains(&"proven".to_owned()),
+        "{line:?}"
+    );
 
     let events = get(Side::New, &migration.namespace, &["events"]).await;
     let reasons: Vec<&str> = events["items"]

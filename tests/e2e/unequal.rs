@@ -14,7 +14,11 @@ async fn one_byte_one_value_one_row() {
     let scene = Scene::new(Layout::OldToNew, "unequal", "onyx", SOURCE).await;
     let before = scene.snapshot().await;
     for (name, change, named) in [
-        ("byte", "UPDATE app.documents SET secret = set_byte(secret, 299, get_byte(secret, 299) # 1) WHERE id = 1234", "documents"),
+        (
+            "byte",
+            "UPDATE app.documents SET secret = set_byte(secret, 299, get_byte(secret, 299) # 1) WHERE id = 1234",
+            "documents",
+        ),
         ("sequence", "SELECT setval('app.invoice', 4712)", "invoice"),
         ("row", r#"DELETE FROM "Odd ""schema"";--"."select" WHERE t = 50"#, "select"),
     ] {

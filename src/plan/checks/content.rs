@@ -4,8 +4,8 @@ use super::{Findings, Place, listed, size};
 use crate::api::conditions::reasons;
 use crate::archive::limits;
 use crate::postgres::catalog::{
-    AvailableExtension, Capped, Database, DatabaseNameUse, DatabaseSettings, EventTrigger, InstalledExtension, Inventory, RelationName,
-    RoleUse, SearchPathUse, Server,
+    AvailableExtension, Capped, Database, DatabaseNameUse, DatabaseSettings, EventTrigger, InstalledExtension, Inventory,
+    RelationName, RoleUse, SearchPathUse, Server,
 };
 
 /// Where findings about the database point to.
@@ -53,17 +53,31 @@ pub fn content(out: &mut Findings, place: &Place, it: &Content, owner: &str, ren
     let relations = |out: &mut Findings, all: &Capped<RelationName>, what: &str| {
         if !all.is_empty() {
             let named = all.items.iter().map(|one| format!("{}.{}", one.schema, one.name));
-            out.warn(reasons::NOT_CARRIED_OVER, PATH, format!("database {name:?} of {at} has {what}: {}", listed(named, total(all.total))));
+            out.warn(
+                reasons::NOT_CARRIED_OVER,
+                PATH,
+                format!("database {name:?} of {at} has {what}: {}", listed(named, total(all.total))),
+            );
         }
     };
     relations(out, &it.inventory.invalid_indexes, "invalid indexes, which a dump leaves out");
-    relations(out, &it.inventory.foreign_tables, "foreign tables: their rows are elsewhere and stay there; the target must be able to reach them");
-    relations(out, &it.inventory.tablespace_tables, "tables in tablespaces of their own; on the target they go into the default one");
+    relations(
+        out,
+        &it.inventory.foreign_tables,
+        "foreign tables: their rows are elsewhere and stay there; the target must be able to reach them",
+    );
+    relations(
+        out,
+        &it.inventory.tablespace_tables,
+        "tables in tablespaces of their own; on the target they go into the default one",
+    );
     if it.database.encoding == "SQL_ASCII" {
         out.warn(
             reasons::ENCODING_MISMATCH,
             PATH,
-            format!("database {name:?} of {at} has encoding SQL_ASCII: its text may be of any encoding, and is copied byte by byte"),
+            format!(
+                "database {name:?} of {at} has encoding SQL_ASCII: its text may be of any encoding, and is copied byte by byte"
+            ),
         );
     }
     if let (Some(made), Some(now)) = (&it.database.collation_version, &it.database.actual_collation_version)
@@ -111,7 +125,8 @@ fn archive_size(out: &mut Findings, place: &Place, name: &str, bytes: u64, limit
 fn triggers(out: &mut Findings, place: &Place, it: &Content) {
     let (name, at) = (&it.database.name, place.server());
     let own: Vec<&EventTrigger> = it.event_triggers.iter().filter(|trigger| !trigger.extension).collect();
-    let login: Vec<&str> = it.event_triggers.iter().filter(|t| t.event == "login" && t.enabled).map(|t| t.name.as_str()).collect();
+    let login: Vec<&str> =
+        it.event_triggers.iter().filter(|t| t.event == "login" && t.enabled).map(|t| t.name.as_str()).collect();
     if !login.is_empty() && !it.server.superuser {
         out.block(
             reasons::FENCE_NOT_POSSIBLE,
@@ -156,7 +171,10 @@ fn name_uses(out: &mut Findings, place: &Place, it: &Content, renamed: bool) {
         out.warn(
             reasons::DATABASE_NAME_IN_EXPRESSION,
             PATH,
-            format!("policies of database {name:?} of {at} ask for the name of the database, which is another one on the target: {}", named(&policies)),
+            format!(
+                "policies of database {name:?} of {at} ask for the name of the database, which is another one on the target: {}",
+                named(&policies)
+            ),
         );
     }
 }
@@ -175,7 +193,8 @@ fn grants(out: &mut Findings, place: &Place, it: &Content, owner: &str) {
             ),
         );
     }
-    let mut granted: Vec<&str> = it.role_uses.iter().filter(|r| r.granted > 0 && r.name != owner).map(|r| r.name.as_str()).collect();
+    let mut granted: Vec<&str> =
+        it.role_uses.iter().filter(|r| r.granted > 0 && r.name != owner).map(|r| r.name.as_str()).collect();
     let on_database = it.settings.acl.iter().filter_map(|item| item.grantee.as_deref());
     granted.extend(on_database.filter(|grantee| *grantee != it.database.owner && *grantee != owner));
     granted.sort_unstable();
@@ -190,19 +209,33 @@ fn grants(out: &mut Findings, place: &Place, it: &Content, owner: &str) {
             ),
         );
     }
-    let settings: Vec<&str> =
-        it.settings.settings.iter().filter(|s| s.role.as_ref().is_some_and(|r| *r != it.database.owner)).map(|s| s.setting.as_str()).collect();
+    let settings: Vec<&str> = it
+        .settings
+        .settings
+        .iter()
+        .filter(|s| s.role.as_ref().is_some_and(|r| *r != it.database.owner))
+        .map(|s| s.setting.as_str())
+        .collect();
     if !settings.is_empty() {
         out.warn(
             reasons::NOT_CARRIED_OVER,
             PATH,
-            format!("settings of single roles for database {name:?} of {at} are not carried over: {}", listed(&settings, settings.len())),
+            format!(
+                "settings of single roles for database {name:?} of {at} are not carried over: {}",
+                listed(&settings, settings.len())
+            ),
         );
     }
 }
 
 /// Judges the extensions that the source uses against those that the target, with `server`, has on offer.
-pub fn extensions(out: &mut Findings, target: &Place, server: &Server, used: &[InstalledExtension], offered: &[AvailableExtension]) {
+pub fn extensions(
+    out: &mut Findings,
+    target: &Place,
+    server: &Server,
+    used: &[InstalledExtension],
+    offered: &[AvailableExtension],
+) {
     // Every database has it from its template.
     for extension in used.iter().filter(|extension| extension.name != "plpgsql") {
         let (name, version) = (&extension.name, &extension.version);
@@ -235,7 +268,11 @@ pub fn extensions(out: &mut Findings, target: &Place, server: &Server, used: &[I
             out.warn(
                 reasons::EXTENSION_CHANGES,
                 "spec.target.postgres",
-                format!("extension {name:?} is of version {version} on the source and {} by default on {}", offer.default_version, target.server()),
+                format!(
+                    "extension {name:?} is of version {version} on the source and {} by default on {}",
+                    offer.default_version,
+                    target.server()
+                ),
             );
         }
         let chosen = exact.or_else(|| offer.versions.iter().find(|one| one.version == offer.default_version));

@@ -48,7 +48,12 @@ fn ordinary_content_is_no_finding() {
 fn expressions_that_ask_for_the_name_stop_the_migration() {
     for kind in ["constraint", "generated column", "materialized view", "index", "function"] {
         let out = judged(false, |f| f.name_uses = name_use(kind));
-        blocked(&out, reasons::DATABASE_NAME_IN_EXPRESSION, "spec.databases[0]", &[kind, "public.t", "old/postgres-0 of the old cluster"]);
+        blocked(
+            &out,
+            reasons::DATABASE_NAME_IN_EXPRESSION,
+            "spec.databases[0]",
+            &[kind, "public.t", "old/postgres-0 of the old cluster"],
+        );
     }
     assert_eq!(judged(false, |f| f.name_uses = name_use("policy")), Findings::default());
     let renamed = judged(true, |f| f.name_uses = name_use("policy"));
@@ -97,7 +102,11 @@ fn what_is_not_carried_or_changes_is_said() {
             reasons::SEARCH_PATH_DEPENDENCE,
             "s.f(integer)",
         ),
-        (|f| f.role_uses.push(RoleUse { name: "other".into(), owns: 2, granted: 0 }), reasons::OWNERSHIP_CHANGES, "belong to \"other\""),
+        (
+            |f| f.role_uses.push(RoleUse { name: "other".into(), owns: 2, granted: 0 }),
+            reasons::OWNERSHIP_CHANGES,
+            "belong to \"other\"",
+        ),
         (|f| f.role_uses.push(RoleUse { name: "reader".into(), owns: 0, granted: 1 }), reasons::OWNERSHIP_CHANGES, "\"reader\""),
         (
             |f| {
@@ -178,7 +187,12 @@ fn extensions_must_be_on_offer_in_that_version_or_a_newer_one() {
     assert_eq!(judged(&installed("0.8.0"), &[offer("0.8.0", &["0.8.0"], true, false)], true), Findings::default());
 
     let path = "spec.target.postgres";
-    blocked(&judged(&installed("0.8.0"), &[], true), reasons::EXTENSION_UNAVAILABLE, path, &["\"vector\" 0.8.0", "new/postgres-0 of this cluster"]);
+    blocked(
+        &judged(&installed("0.8.0"), &[], true),
+        reasons::EXTENSION_UNAVAILABLE,
+        path,
+        &["\"vector\" 0.8.0", "new/postgres-0 of this cluster"],
+    );
     let older = judged(&installed("0.10.0"), &[offer("0.8.0", &["0.7.0", "0.8.0"], true, false)], true);
     blocked(&older, reasons::EXTENSION_UNAVAILABLE, path, &["0.10.0", "\"0.8.0\""]);
     let newer = judged(&installed("0.7.0"), &[offer("0.8.0", &["0.8.0"], true, false)], true);

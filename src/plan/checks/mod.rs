@@ -71,7 +71,11 @@ fn add(to: &mut Vec<Found>, found: Found) {
 }
 
 fn fitting(all: &[Found]) -> Vec<Finding> {
-    let finding = |found: &Found, message: &str| Finding { reason: found.reason.into(), path: found.path.clone(), message: bounded(message) };
+    let finding = |found: &Found, message: &str| Finding {
+        reason: found.reason.into(),
+        path: found.path.clone(),
+        message: bounded(message),
+    };
     match all.get(LIMIT - 1) {
         Some(last) if all.len() > LIMIT => {
             let more = format!("and {} more; the first of them: {}", all.len() - LIMIT + 1, last.message);

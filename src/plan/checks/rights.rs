@@ -117,7 +117,9 @@ mod tests {
             assert!(home.contains(&format!("get secrets \"{secret}\"")), "{home:?}");
         }
         let source = texts(&source(&spec));
-        for right in ["get pods/exec", "create pods/exec", "list pods", "patch deployments.apps/scale \"api\"", "list deployments.apps"] {
+        for right in
+            ["get pods/exec", "create pods/exec", "list pods", "patch deployments.apps/scale \"api\"", "list deployments.apps"]
+        {
             assert!(source.contains(&right.to_owned()), "{right} in {source:?}");
         }
         assert!(!source.iter().any(|right| right.contains("secrets")), "{source:?}");
@@ -134,7 +136,10 @@ mod tests {
         ] {
             assert!(target.contains(&right.to_owned()), "{right} in {target:?}");
         }
-        assert!(!target.contains(&"patch deployments.apps/scale \"worker\"".to_owned()), "re-pointing does not scale: {target:?}");
+        assert!(
+            !target.contains(&"patch deployments.apps/scale \"worker\"".to_owned()),
+            "re-pointing does not scale: {target:?}"
+        );
     }
 
     #[test]
@@ -161,7 +166,12 @@ mod tests {
         judge(&mut out, &account, &[right("create", "", "pods/exec"), right("patch", "apps", "deployments/scale").to("api")]);
         let found = &out.blockers[0];
         assert_eq!((found.reason, found.path.as_str()), (reasons::MISSING_PERMISSION, "spec.serviceAccountName"));
-        for word in ["ServiceAccount onyx/mover", "namespace db of this cluster", "create pods/exec", "patch deployments.apps/scale \"api\""] {
+        for word in [
+            "ServiceAccount onyx/mover",
+            "namespace db of this cluster",
+            "create pods/exec",
+            "patch deployments.apps/scale \"api\"",
+        ] {
             assert!(found.message.contains(word), "{}", found.message);
         }
     }

@@ -49,18 +49,26 @@ pub fn versions(out: &mut Findings, source: &Place, target: &Place, versions: Ve
     for wrong in versions.judge() {
         let (reason, path, remedy) = match wrong {
             Mismatch::TooOld(_) => (reasons::SERVER_TOO_OLD, "spec.source.postgres", "upgrade it first"),
-            Mismatch::Downgrade { .. } => {
-                (reasons::TARGET_OLDER, "spec.target.postgres", "loading into an older version may fail, or change meaning in silence: use a target of the source's version or newer")
-            }
-            Mismatch::DumpOlderThanSource { .. } => {
-                (reasons::TOOL_VERSION_MISMATCH, "spec.source.postgres.exec.container", "use an image whose tools are of the server's version")
-            }
-            Mismatch::DumpNewerThanTarget { .. } => {
-                (reasons::TOOL_VERSION_MISMATCH, "spec.source.postgres.exec.container", "use a container with the tools of the source server's version")
-            }
-            Mismatch::RestoreNotOfTarget { .. } => {
-                (reasons::TOOL_VERSION_MISMATCH, "spec.target.postgres.exec.container", "use an image whose tools are of the server's version")
-            }
+            Mismatch::Downgrade { .. } => (
+                reasons::TARGET_OLDER,
+                "spec.target.postgres",
+                "loading into an older version may fail, or change meaning in silence: use a target of the source's version or newer",
+            ),
+            Mismatch::DumpOlderThanSource { .. } => (
+                reasons::TOOL_VERSION_MISMATCH,
+                "spec.source.postgres.exec.container",
+                "use an image whose tools are of the server's version",
+            ),
+            Mismatch::DumpNewerThanTarget { .. } => (
+                reasons::TOOL_VERSION_MISMATCH,
+                "spec.source.postgres.exec.container",
+                "use a container with the tools of the source server's version",
+            ),
+            Mismatch::RestoreNotOfTarget { .. } => (
+                reasons::TOOL_VERSION_MISMATCH,
+                "spec.target.postgres.exec.container",
+                "use an image whose tools are of the server's version",
+            ),
         };
         out.block(reason, path, format!("{wrong} ({} and {}): {remedy}", source.server(), target.server()));
     }
@@ -180,7 +188,8 @@ pub fn fence(out: &mut Findings, place: &Place, asked: FenceMethod, fenced: &str
     let kind = fence_kind(asked, server, it.owner.as_ref());
     let lacking = lacking_for_swap(server, it.owner.as_ref());
     let admin_path = "spec.source.postgres.exec.adminUser";
-    let missing = format!("the admin role {:?} of {at} may not rename database {name:?}: it lacks {}", server.user, lacking.join(" and "));
+    let missing =
+        format!("the admin role {:?} of {at} may not rename database {name:?}: it lacks {}", server.user, lacking.join(" and "));
     match (asked, kind) {
         (FenceMethod::Swap, _) if !lacking.is_empty() => {
             out.block(reasons::FENCE_NOT_POSSIBLE, admin_path, format!("{missing}. Grant it, use another role as admin, or ask for fence: Auto"));
@@ -238,7 +247,9 @@ pub fn fence(out: &mut Findings, place: &Place, asked: FenceMethod, fenced: &str
             ),
         );
     }
-    if !server.synchronous_standby_names.is_empty() && it.standbys.as_ref().is_some_and(|all| !all.standbys.iter().any(is_synchronous)) {
+    if !server.synchronous_standby_names.is_empty()
+        && it.standbys.as_ref().is_some_and(|all| !all.standbys.iter().any(is_synchronous))
+    {
         out.block(
             reasons::FENCE_NOT_POSSIBLE,
             "spec.source.postgres",
@@ -259,7 +270,11 @@ fn layers(out: &mut Findings, place: &Place, it: &Surroundings) {
         out.block(
             reasons::FENCE_NOT_POSSIBLE,
             path,
-            format!("the admin role {:?} of {at} may not raise the layered fence around database {name:?} either: it lacks {}", it.server.user, lacking.join(" and ")),
+            format!(
+                "the admin role {:?} of {at} may not raise the layered fence around database {name:?} either: it lacks {}",
+                it.server.user,
+                lacking.join(" and ")
+            ),
         );
     }
     if it.admin_is_shared {

@@ -123,7 +123,12 @@ fn an_admin_that_may_not_rename_cannot_swap() {
             f.server.superuser = false;
             change(f);
         };
-        blocked(&fenced(FenceMethod::Swap, weak), reasons::FENCE_NOT_POSSIBLE, path, &[lacks, "old/postgres-0 of the old cluster"]);
+        blocked(
+            &fenced(FenceMethod::Swap, weak),
+            reasons::FENCE_NOT_POSSIBLE,
+            path,
+            &[lacks, "old/postgres-0 of the old cluster"],
+        );
         let fallen = fenced(FenceMethod::Auto, weak);
         warned(&fallen, reasons::FENCE_NOT_POSSIBLE, &[lacks, "layered"]);
         assert_eq!(fallen.blockers.is_empty(), lacks == "CREATEDB", "{fallen:?}");
@@ -148,7 +153,15 @@ fn the_layered_fence_has_needs_of_its_own() {
         (|f| f.server.signal_backend = false, "pg_signal_backend"),
         (|f| f.admin_is_shared = true, "\"postgres\" itself"),
         (
-            |f| f.subscriptions.push(Subscription { name: "sub".into(), oid: 1, enabled: true, owner: "o".into(), workers: vec![] }),
+            |f| {
+                f.subscriptions.push(Subscription {
+                    name: "sub".into(),
+                    oid: 1,
+                    enabled: true,
+                    owner: "o".into(),
+                    workers: vec![],
+                })
+            },
             "\"sub\"",
         ),
     ];
@@ -197,7 +210,15 @@ fn what_stays_behind_is_said() {
     type Change = fn(&mut Surroundings);
     let cases: [(Change, &str, &str); 5] = [
         (
-            |f| f.subscriptions.push(Subscription { name: "sub".into(), oid: 1, enabled: true, owner: "o".into(), workers: vec![] }),
+            |f| {
+                f.subscriptions.push(Subscription {
+                    name: "sub".into(),
+                    oid: 1,
+                    enabled: true,
+                    owner: "o".into(),
+                    workers: vec![],
+                })
+            },
             reasons::NOT_CARRIED_OVER,
             "\"sub\"",
         ),
@@ -265,7 +286,12 @@ fn tools_that_are_missing_are_named() {
     assert_eq!(judged(Side::Source, |t| t.restore = None), Findings::default());
     assert_eq!(judged(Side::Target, |t| t.dump = None), Findings::default());
     let path = "spec.source.postgres.exec.container";
-    blocked(&judged(Side::Source, |t| t.dump = None), reasons::TOOL_NOT_FOUND, path, &["pg_dump", "\"db\"", "old/postgres-0 of the old cluster"]);
+    blocked(
+        &judged(Side::Source, |t| t.dump = None),
+        reasons::TOOL_NOT_FOUND,
+        path,
+        &["pg_dump", "\"db\"", "old/postgres-0 of the old cluster"],
+    );
     blocked(&judged(Side::Source, |t| t.psql = None), reasons::TOOL_NOT_FOUND, path, &["psql"]);
     blocked(&judged(Side::Source, |t| t.lacking.push("mkfifo".into())), reasons::TOOL_NOT_FOUND, path, &["mkfifo"]);
     let path = "spec.target.postgres.exec.container";
@@ -283,9 +309,24 @@ fn versions_that_do_not_fit_are_refused() {
     let older = judged(V17, V17, V15, V15);
     assert_eq!(older.blockers[0].reason, reasons::TARGET_OLDER);
     blocked(&older, reasons::TARGET_OLDER, "spec.target.postgres", &["15.18", "17.11", "new/postgres-0 of this cluster"]);
-    blocked(&judged(V17, V15, V17, V17), reasons::TOOL_VERSION_MISMATCH, "spec.source.postgres.exec.container", &["pg_dump 15.18"]);
-    blocked(&judged(V15, V17, V15, V15), reasons::TOOL_VERSION_MISMATCH, "spec.source.postgres.exec.container", &["pg_dump 17.11"]);
-    blocked(&judged(V15, V15, V15, V17), reasons::TOOL_VERSION_MISMATCH, "spec.target.postgres.exec.container", &["pg_restore 15.18"]);
+    blocked(
+        &judged(V17, V15, V17, V17),
+        reasons::TOOL_VERSION_MISMATCH,
+        "spec.source.postgres.exec.container",
+        &["pg_dump 15.18"],
+    );
+    blocked(
+        &judged(V15, V17, V15, V15),
+        reasons::TOOL_VERSION_MISMATCH,
+        "spec.source.postgres.exec.container",
+        &["pg_dump 17.11"],
+    );
+    blocked(
+        &judged(V15, V15, V15, V17),
+        reasons::TOOL_VERSION_MISMATCH,
+        "spec.target.postgres.exec.container",
+        &["pg_restore 15.18"],
+    );
     blocked(&judged(Version(140_000), V15, V15, V15), reasons::SERVER_TOO_OLD, "spec.source.postgres", &["14.0"]);
 }
 
@@ -304,8 +345,18 @@ fn both_ends_must_be_primaries_and_two_databases() {
     assert_eq!(judged(|s, t| t.system_identifier.clone_from(&s.system_identifier), "app_new"), Findings::default());
     let same = judged(|s, t| t.system_identifier.clone_from(&s.system_identifier), "app");
     blocked(&same, reasons::SAME_DATABASE, "spec.target", &["\"app\""]);
-    blocked(&judged(|s, _| s.in_recovery = true, "app"), reasons::SERVER_IS_STANDBY, "spec.source.postgres.exec", &["old/postgres-0"]);
-    blocked(&judged(|_, t| t.in_recovery = true, "app"), reasons::SERVER_IS_STANDBY, "spec.target.postgres.exec", &["new/postgres-0"]);
+    blocked(
+        &judged(|s, _| s.in_recovery = true, "app"),
+        reasons::SERVER_IS_STANDBY,
+        "spec.source.postgres.exec",
+        &["old/postgres-0"],
+    );
+    blocked(
+        &judged(|_, t| t.in_recovery = true, "app"),
+        reasons::SERVER_IS_STANDBY,
+        "spec.target.postgres.exec",
+        &["new/postgres-0"],
+    );
 }
 
 #[test]

@@ -34,7 +34,11 @@ pub fn owner(out: &mut Findings, place: &Place, server: &Server, name: &str, rol
         return;
     };
     if !role.login {
-        out.block(reasons::OWNER_NOT_READY, path, format!("role {name:?} of {at} may not log in, and the restore and the application do: ALTER ROLE ... LOGIN"));
+        out.block(
+            reasons::OWNER_NOT_READY,
+            path,
+            format!("role {name:?} of {at} may not log in, and the restore and the application do: ALTER ROLE ... LOGIN"),
+        );
     }
     if role.superuser {
         out.warn(
@@ -47,7 +51,10 @@ pub fn owner(out: &mut Findings, place: &Place, server: &Server, name: &str, rol
         out.block(
             reasons::OWNER_NOT_READY,
             path,
-            format!("the admin role {:?} of {at} may not make {name:?} the owner of a database: GRANT {name:?} TO {:?}", server.user, server.user),
+            format!(
+                "the admin role {:?} of {at} may not make {name:?} the owner of a database: GRANT {name:?} TO {:?}",
+                server.user, server.user
+            ),
         );
     }
 }
@@ -91,7 +98,10 @@ pub fn existing(out: &mut Findings, place: &Place, policy: ExistingTarget, exist
         out.warn(
             reasons::ENCODING_MISMATCH,
             "spec.databases[0]",
-            format!("database {name:?} of {at} has encoding {}; the copy that takes its place has the source's, {}", database.encoding, source.encoding),
+            format!(
+                "database {name:?} of {at} has encoding {}; the copy that takes its place has the source's, {}",
+                database.encoding, source.encoding
+            ),
         );
     }
 }
@@ -127,7 +137,9 @@ pub fn locale(out: &mut Findings, place: &Place, source: &Database, target: &Loc
         }
     }
     let same = |one: &&Database| {
-        one.locale_provider == source.locale_provider && normal(&one.collate) == normal(&source.collate) && one.locale == source.locale
+        one.locale_provider == source.locale_provider
+            && normal(&one.collate) == normal(&source.collate)
+            && one.locale == source.locale
     };
     let there = target.databases.iter().filter(same).find_map(|one| one.actual_collation_version.as_ref());
     if let (Some(here), Some(there)) = (&source.actual_collation_version, there)
@@ -158,11 +170,16 @@ fn normal(locale: &str) -> String {
 /// Judges the room on the target's volume, in bytes: what the source database takes there, and what is free.
 pub fn room(out: &mut Findings, place: &Place, needed: u64, free: u64) {
     let path = "spec.target.postgres";
-    let message = format!("the source database takes {}, and the data volume of {} has {} free", size(needed), place.server(), size(free));
+    let message =
+        format!("the source database takes {}, and the data volume of {} has {} free", size(needed), place.server(), size(free));
     if free < needed {
         out.block(reasons::DISK_TOO_SMALL, path, format!("{message}: make room, or enlarge the volume"));
     } else if free < needed.saturating_add(needed.saturating_mul(3) / 10) {
-        out.warn(reasons::DISK_TOO_SMALL, path, format!("{message}: with the WAL of the restore it may run full. 1.3 times the size is a sensible margin"));
+        out.warn(
+            reasons::DISK_TOO_SMALL,
+            path,
+            format!("{message}: with the WAL of the restore it may run full. 1.3 times the size is a sensible margin"),
+        );
     }
 }
 
@@ -203,7 +220,15 @@ pub fn local_login(out: &mut Findings, place: &Place, owner: &str, entry: &Resul
 
 /// Judges the endpoint: a login through it must reach the server `expected` (its system identifier). `inside`: the same
 /// login works inside the container.
-pub fn endpoint(out: &mut Findings, place: &Place, endpoint: &Endpoint, owner: &str, expected: &str, login: &Login, inside: bool) {
+pub fn endpoint(
+    out: &mut Findings,
+    place: &Place,
+    endpoint: &Endpoint,
+    owner: &str,
+    expected: &str,
+    login: &Login,
+    inside: bool,
+) {
     let path = "spec.target.endpoint";
     let address = format!("{}:{}", endpoint.host, endpoint.port);
     let from = format!("from pod {}/{} of {}", place.namespace, place.pod, place.cluster);

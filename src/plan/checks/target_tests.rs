@@ -19,14 +19,23 @@ fn the_owner_must_exist_and_log_in() {
     };
     let path = "spec.databases[0].owner.name";
     assert_eq!(judged(|_, _| ()), Findings::default());
-    blocked(&judged(|_, r| *r = None), reasons::OWNER_NOT_READY, path, &["\"app_owner\" does not exist", "new/postgres-0 of this cluster"]);
+    blocked(
+        &judged(|_, r| *r = None),
+        reasons::OWNER_NOT_READY,
+        path,
+        &["\"app_owner\" does not exist", "new/postgres-0 of this cluster"],
+    );
     blocked(&judged(|_, r| r.as_mut().unwrap().login = false), reasons::OWNER_NOT_READY, path, &["may not log in"]);
     let unreachable = judged(|s, r| {
         s.superuser = false;
         r.as_mut().unwrap().reachable = false;
     });
     blocked(&unreachable, reasons::OWNER_NOT_READY, path, &["GRANT \"app_owner\" TO \"postgres\""]);
-    assert_eq!(judged(|_, r| r.as_mut().unwrap().reachable = false), Findings::default(), "a superuser may make anyone the owner");
+    assert_eq!(
+        judged(|_, r| r.as_mut().unwrap().reachable = false),
+        Findings::default(),
+        "a superuser may make anyone the owner"
+    );
     let root = judged(|_, r| r.as_mut().unwrap().superuser = true);
     assert!(root.blockers.is_empty());
     warned(&root, reasons::OWNER_NOT_READY, &["superuser"]);
@@ -119,7 +128,12 @@ fn a_login_into_a_name_that_does_not_exist_shows_what_stands_before_the_name() {
     admin_entry(&mut out, &there(), "postgres", "app_1s", &Ok(()));
     assert_eq!(out, Findings::default());
     local_login(&mut out, &there(), "o", &Err("Peer authentication failed".into()));
-    blocked(&out, reasons::OWNER_NOT_READY, "spec.databases[0].owner.passwordSecretRef", &["\"o\"", "Peer authentication failed"]);
+    blocked(
+        &out,
+        reasons::OWNER_NOT_READY,
+        "spec.databases[0].owner.passwordSecretRef",
+        &["\"o\"", "Peer authentication failed"],
+    );
     admin_entry(&mut out, &there(), "postgres", "app_1s", &Err("no pg_hba.conf entry".into()));
     blocked(&out, reasons::ADMIN_LOGIN_FAILED, "spec.target.postgres.exec.adminUser", &["\"app_1s\"", "no pg_hba.conf entry"]);
 }
@@ -135,7 +149,12 @@ fn the_endpoint_must_lead_to_the_target() {
     let reached = |id: &str, in_recovery| Login::Reached { system_identifier: id.into(), in_recovery };
     let path = "spec.target.endpoint";
     assert_eq!(judged(&reached("1", false), true), Findings::default());
-    blocked(&judged(&reached("2", false), true), reasons::ENDPOINT_MISMATCH, path, &["db:6432", "another server", "new/postgres-0 of this cluster"]);
+    blocked(
+        &judged(&reached("2", false), true),
+        reasons::ENDPOINT_MISMATCH,
+        path,
+        &["db:6432", "another server", "new/postgres-0 of this cluster"],
+    );
     blocked(&judged(&reached("1", true), true), reasons::ENDPOINT_MISMATCH, path, &["standby"]);
     let refused = Login::Refused("FATAL: password authentication failed".into());
     blocked(&judged(&refused, true), reasons::ENDPOINT_MISMATCH, path, &["db:6432", "password authentication failed"]);

@@ -98,7 +98,11 @@ pub fn application(out: &mut Findings, own: Own<'_>, spec: &PostgresMigrationSpe
             Match::Found(all) => match all.first() {
                 Some(seen) => seen,
                 None => {
-                    out.block(reasons::OBJECT_NOT_FOUND, format!("{path}.name"), format!("{object} does not exist: create it, or take it out"));
+                    out.block(
+                        reasons::OBJECT_NOT_FOUND,
+                        format!("{path}.name"),
+                        format!("{object} does not exist: create it, or take it out"),
+                    );
                     continue;
                 }
             },
@@ -133,28 +137,44 @@ fn stoppable(out: &mut Findings, own: Own<'_>, path: &str, seen: &Seen) {
         out.block(
             reasons::SERVER_AMONG_WORKLOADS,
             path,
-            format!("{object} runs {}: stopping it would stop the database itself. Narrow the selector, or take it out", own.place.server()),
+            format!(
+                "{object} runs {}: stopping it would stop the database itself. Narrow the selector, or take it out",
+                own.place.server()
+            ),
         );
     }
     if let Some(original) = state.original.as_ref().filter(|original| original.migration != own.uid) {
         out.block(
             reasons::CHANGED_BY_OTHERS,
             path,
-            format!("{object} is held by another migration (UID {}): wait until that one has ended, or call it off", original.migration),
+            format!(
+                "{object} is held by another migration (UID {}): wait until that one has ended, or call it off",
+                original.migration
+            ),
         );
     }
     if let Some(controller) = &state.controller {
         let message = format!("{object} is controlled by {controller}, which sets it as it likes");
         let kind = controller.split('/').next().unwrap_or_default();
         if ["Deployment", "StatefulSet", "CronJob", "Rollout", "DeploymentConfig"].contains(&kind) {
-            out.block(reasons::CONTROLLED_BY_OTHERS, path, format!("{message} and would start it again: name {controller} instead"));
+            out.block(
+                reasons::CONTROLLED_BY_OTHERS,
+                path,
+                format!("{message} and would start it again: name {controller} instead"),
+            );
         } else {
-            out.warn(reasons::CONTROLLED_BY_OTHERS, path, format!("{message}: pause that controller, or it may start it again while the database is frozen"));
+            out.warn(
+                reasons::CONTROLLED_BY_OTHERS,
+                path,
+                format!("{message}: pause that controller, or it may start it again while the database is frozen"),
+            );
         }
     }
     for scaler in seen.autoscalers.iter().filter(|scaler| scaler.wakes_from_zero) {
         let (kind, remedy) = match scaler.kind {
-            AutoscalerKind::HorizontalPodAutoscaler => ("HorizontalPodAutoscaler", "set its minReplicas to 1 or more, which leaves a workload at 0 alone"),
+            AutoscalerKind::HorizontalPodAutoscaler => {
+                ("HorizontalPodAutoscaler", "set its minReplicas to 1 or more, which leaves a workload at 0 alone")
+            }
             AutoscalerKind::ScaledObject => ("ScaledObject", "set its annotation autoscaling.keda.sh/paused-replicas to \"0\""),
         };
         out.warn(
@@ -192,7 +212,11 @@ pub fn schema_jobs(out: &mut Findings, place: &Place, spec: &PostgresMigrationSp
         let path = format!("spec.target.application.schemaJobs[{n}]");
         let object = place.object(&format!("{:?}", job.workload_ref.kind), &job.workload_ref.name);
         if jobs[..n].iter().any(|other| other.name == job.name) {
-            out.block(reasons::SPEC_INVALID, format!("{path}.name"), format!("two schema jobs are called {:?}: the second would never run", job.name));
+            out.block(
+                reasons::SPEC_INVALID,
+                format!("{path}.name"),
+                format!("two schema jobs are called {:?}: the second would never run", job.name),
+            );
         }
         match template {
             Template::Unsupported => unsupported(out, format!("{path}.workloadRef.kind"), job.workload_ref.kind),
@@ -405,7 +429,12 @@ mod tests {
         let absent = judged(&spec, Match::Found(vec![]));
         blocked(&absent, reasons::OBJECT_NOT_FOUND, &format!("{path}.name"), &["Deployment new/api of this cluster"]);
         let at_zero = judged(&spec, Match::Found(vec![seen("api", 0)]));
-        blocked(&at_zero, reasons::REPLICAS_NOT_KNOWN, &format!("{path}.replicas"), &["Deployment new/api of this cluster", "replicas"]);
+        blocked(
+            &at_zero,
+            reasons::REPLICAS_NOT_KNOWN,
+            &format!("{path}.replicas"),
+            &["Deployment new/api of this cluster", "replicas"],
+        );
         assert_eq!(judged(&spec, Match::Found(vec![seen("api", 1)])), Findings::default());
         let mut held = seen("api", 0);
         held.state.original = Some(Original { migration: "u".into(), setting: Setting::Replicas(2) });
@@ -427,7 +456,12 @@ mod tests {
         let containers = |name: &str| Template::Containers(vec![name.into(), "sidecar".into()]);
         assert_eq!(judged(&spec, &[containers("api")]), Findings::default());
         let path = "spec.target.application.schemaJobs[0]";
-        blocked(&judged(&spec, &[containers("web")]), reasons::OBJECT_NOT_FOUND, &format!("{path}.container"), &["\"web\"", "new/api of this cluster"]);
+        blocked(
+            &judged(&spec, &[containers("web")]),
+            reasons::OBJECT_NOT_FOUND,
+            &format!("{path}.container"),
+            &["\"web\"", "new/api of this cluster"],
+        );
         blocked(&judged(&spec, &[Template::Absent]), reasons::OBJECT_NOT_FOUND, &format!("{path}.workloadRef"), &["new/api"]);
         blocked(&judged(&spec, &[Template::Unsupported]), reasons::KIND_NOT_SUPPORTED, &format!("{path}.workloadRef.kind"), &[]);
         let again = spec.target.application.schema_jobs[0].clone();

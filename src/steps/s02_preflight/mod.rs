@@ -69,8 +69,7 @@ pub(super) struct End {
 impl End {
     async fn of(cx: &mut Context<'_>, side: Side) -> Result<Self, Failure> {
         let (pinned, client) = (cx.pinned(side)?, cx.cluster(side).await?);
-        let place =
-            Place { side, cluster: cx.cluster_words(side), namespace: pinned.namespace.clone(), pod: pinned.pod.clone() };
+        let place = Place { side, cluster: cx.cluster_words(side), namespace: pinned.namespace.clone(), pod: pinned.pod.clone() };
         Ok(Self { place, pinned, client, application: cx.names.application("preflight") })
     }
 

@@ -27,9 +27,14 @@ pub async fn check(cx: &mut Context<'_>) -> Result<(), Failure> {
             (Side::Source, &spec.source.cluster, rights::source(spec)),
             (Side::Target, &spec.target.cluster, rights::target(spec, &previous)),
         ] {
-            let account = Account { namespace: cx.namespace(side), cluster: cx.cluster_words(side), ..account(&own, &home, side, cluster.as_ref()) };
+            let account = Account {
+                namespace: cx.namespace(side),
+                cluster: cx.cluster_words(side),
+                ..account(&own, &home, side, cluster.as_ref())
+            };
             let client = cx.cluster(side).await?;
-            let missing = access::missing(&client, &account.namespace, &wanted).await.map_err(|e| unanswered(&account, &kubernetes(&e)))?;
+            let missing =
+                access::missing(&client, &account.namespace, &wanted).await.map_err(|e| unanswered(&account, &kubernetes(&e)))?;
             rights::judge(&mut out, &account, &missing);
         }
     }

@@ -8,8 +8,8 @@ use crate::plan::checks::content::{self, Content};
 use crate::plan::checks::servers::{self, Surroundings};
 use crate::plan::operation::session_tag_prefix;
 use crate::postgres::carrier::{Session, SqlError};
-use crate::postgres::fence::FenceNames;
 use crate::postgres::catalog::{self, Database, InstalledExtension, Server};
+use crate::postgres::fence::FenceNames;
 use crate::steps::context::{kubernetes, sql};
 
 /// What other parts need to know of the source.
@@ -78,7 +78,8 @@ async fn ask_around(
     let taken = all.items.iter().map(|one| one.name.clone()).filter(|one| ours.contains(&one)).collect();
     let Some(database) = catalog::database(session, name).await? else { return Ok((None, taken)) };
     let sessions = catalog::sessions(session, database.oid, &session_tag_prefix(uid)).await?;
-    let mut users: Vec<String> = sessions.items.iter().filter_map(|one| one.user.clone()).filter(|user| *user != server.user).collect();
+    let mut users: Vec<String> =
+        sessions.items.iter().filter_map(|one| one.user.clone()).filter(|user| *user != server.user).collect();
     users.push(database.owner.clone());
     users.sort();
     users.dedup();

@@ -122,14 +122,10 @@ async fn entries(end: &End, spec: &PostgresMigrationSpec, password: Option<Strin
     let Some(password) = password else {
         return Ok(Reached { inside: None, admin: admin.await?, endpoint: None });
     };
-    let login =
-        PsqlLogin { password: Some(password), ..PsqlLogin::new(&spec.databases[0].owner.name, &end.application) };
+    let login = PsqlLogin { password: Some(password), ..PsqlLogin::new(&spec.databases[0].owner.name, &end.application) };
     let databases = [spec.databases[0].target_name(), "postgres", "template1"];
-    let (admin, inside, endpoint) = tokio::join!(
-        admin,
-        end.entry(login.clone(), staging),
-        through(end, &spec.target.endpoint, login.clone(), &databases)
-    );
+    let (admin, inside, endpoint) =
+        tokio::join!(admin, end.entry(login.clone(), staging), through(end, &spec.target.endpoint, login.clone(), &databases));
     Ok(Reached { inside: Some(inside?), admin: admin?, endpoint: Some(endpoint) })
 }
 

@@ -116,7 +116,16 @@ fn told(status: &PostgresMigrationStatus) -> String {
     let steps: Vec<String> = status
         .steps
         .iter()
-        .map(|s| format!("  {:?} {:?} attempt {} failures {}: {}", s.name, s.state, s.attempt, s.failures, s.message.as_deref().unwrap_or("")))
+        .map(|s| {
+            format!(
+                "  {:?} {:?} attempt {} failures {}: {}",
+                s.name,
+                s.state,
+                s.attempt,
+                s.failures,
+                s.message.as_deref().unwrap_or("")
+            )
+        })
         .collect();
     format!("{:?} {:?}: {}\n{}", status.phase, status.outcome, status.message.as_deref().unwrap_or(""), steps.join("\n"))
 }

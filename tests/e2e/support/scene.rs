@@ -196,7 +196,9 @@ impl Scene {
     /// The object's spec: Migrate, everything named, the target set aside.
     pub fn spec(&self) -> Value {
         let cluster = |server: &Server| match server.side {
-            Side::Old => json!({"namespace": server.namespace, "kubeconfigSecretRef": {"name": "old-cluster", "key": "kubeconfig"}}),
+            Side::Old => {
+                json!({"namespace": server.namespace, "kubeconfigSecretRef": {"name": "old-cluster", "key": "kubeconfig"}})
+            }
             Side::New => json!({"namespace": server.namespace}),
         };
         let postgres = |server: &Server| json!({"exec": {"workloadRef": {"kind": "StatefulSet", "name": server.name}}});

@@ -83,7 +83,11 @@ impl Server {
 
     /// Names of its databases, in order.
     pub async fn databases(&self) -> Vec<String> {
-        self.sql("postgres", "SELECT datname FROM pg_database ORDER BY datname COLLATE \"C\"").await.lines().map(Into::into).collect()
+        self.sql("postgres", "SELECT datname FROM pg_database ORDER BY datname COLLATE \"C\"")
+            .await
+            .lines()
+            .map(Into::into)
+            .collect()
     }
 
     /// Everything in a database that a move must carry over: one line for each table (rows and a digest of them), sequence,

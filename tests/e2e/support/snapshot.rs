@@ -23,7 +23,8 @@ impl Scene {
             text += &format!("{}\n{}\n", server.name, server.sql("postgres", SERVER).await);
             text += &server.exec(&["sh", "-c", "ls -A /tmp"], "").await.unwrap();
         }
-        let mut places = vec![(self.source.side, &self.source.namespace), (self.target.side, &self.target.namespace), (Side::New, &self.home)];
+        let mut places =
+            vec![(self.source.side, &self.source.namespace), (self.target.side, &self.target.namespace), (Side::New, &self.home)];
         places.dedup();
         for (side, namespace) in places {
             text += &objects(side, namespace).await;
@@ -44,7 +45,8 @@ impl Scene {
 /// Fails with the lines in which two snapshots differ.
 #[track_caller]
 pub fn assert_same(before: &str, after: &str) {
-    let missing = |one: &str, other: &str| one.lines().filter(|line| !other.lines().any(|l| l == *line)).collect::<Vec<_>>().join("\n");
+    let missing =
+        |one: &str, other: &str| one.lines().filter(|line| !other.lines().any(|l| l == *line)).collect::<Vec<_>>().join("\n");
     assert!(before == after, "not as before. Gone:\n{}\nNew:\n{}", missing(before, after), missing(after, before));
 }
 
@@ -70,7 +72,8 @@ async fn objects(side: Side, namespace: &str) -> String {
             }
             let [annotations, labels] = [annotations, labels].map(|map| if map == json!({}) { Value::Null } else { map });
             let metadata = &item["metadata"];
-            json!([item["kind"], metadata["name"], annotations, labels, metadata["finalizers"], item["spec"], item["data"]]).to_string()
+            json!([item["kind"], metadata["name"], annotations, labels, metadata["finalizers"], item["spec"], item["data"]])
+                .to_string()
         })
         .collect();
     lines.sort();
