@@ -20,7 +20,10 @@ impl Scene {
     pub async fn snapshot(&self) -> String {
         let mut text = String::new();
         for server in [&self.source, &self.target] {
-            text += &format!("{}\n{}\n", server.name, server.sql("postgres", SERVER).await);
+            text += &server.name;
+            text.push('\n');
+            text += &server.sql("postgres", SERVER).await;
+            text.push('\n');
             text += &server.exec(&["sh", "-c", "ls -A /tmp"], "").await.unwrap();
         }
         let mut places =
