@@ -7,7 +7,7 @@ use crate::support::Side;
 use fixture::{OWNER, RUN, SOURCE, STAGING, World};
 use pgmigration::archive::keys;
 use pgmigration::mover::{self, run};
-use pgmigration::plan::operation::{Outcome, Reason, Task, Verdict};
+use pgmigration::plan::operation::{ArchiveEnd, CompareTask, DatabaseEnd, DumpTask, Outcome, Reason, RestoreTask, Task, Verdict};
 
 async fn done(world: &World, attempt: u32, task: Task) -> Verdict {
     let verdict = run(&world.context(attempt, task).await).await;
@@ -72,12 +72,30 @@ async fn a_database_moves_whole_and_belongs_to_its_owner() {
         assert!(unequal.differences.iter().any(|d| d.contains(name)), "{name} in {:#?}", unequal.differences);
     }
 
+    within_one_server(&world).await;
+
     let analyzed = done(&world, 1, world.analyze()).await;
     assert!(analyzed.tables.is_some_and(|t| t >= 4));
     assert_eq!(world.sql(Side::New, STAGING, "SELECT count(*) > 0 FROM pg_stats WHERE tablename = 'events'"), "t");
     world.assert_tidy().await;
     done(&world, 1, world.cleanup()).await;
     world.end().await;
+}
+
+/// From a PostgreSQL 17 to itself: both tools know zstd, and use it.
+async fn within_one_server(world: &World) {
+    let archive = ArchiveEnd { key: format!("{}/again.dump", world.prefix()), ..world.archive() };
+    let copy = DatabaseEnd { database: "copy".into(), ..world.target() };
+    world.sql(Side::New, "postgres", &format!("CREATE DATABASE copy OWNER \"{OWNER}\" TEMPLATE template0"));
+    let (Task::Dump(dump), Task::Restore(restore)) = (world.dump(), world.restore()) else {
+        panic!("the fixture gives other tasks");
+    };
+    let task = Task::Dump(DumpTask { source: world.target(), reader: Some(copy.clone()), archive: archive.clone(), ..dump });
+    done(world, 7, task).await;
+    let manifest = world.bucket().database_manifest(&archive.key).await.unwrap().unwrap();
+    assert_eq!(manifest.compression, "zstd:1");
+    done(world, 7, Task::Restore(RestoreTask { archive: archive.clone(), target: copy.clone(), ..restore })).await;
+    done(world, 7, Task::Compare(CompareTask { source: world.target(), target: copy, archive })).await;
 }
 
 #[tokio::test]
