@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use super::setting;
 
-/// Writes where PGHOST leads, and is ready once that has worked.
+/// Writes where PGHOST leads, and is ready once that has worked. Not by Debian's `psql`, a Perl program that looks for the
+/// real one each time: a dozen of these pods would keep a small machine busy.
 const WRITE: &str = r#"
 while :; do
-  psql -X -q -v ON_ERROR_STOP=1 -c "INSERT INTO app.written (host) VALUES ('$PGHOST')" && touch /tmp/wrote
-  sleep 0.5
+  /usr/lib/postgresql/17/bin/psql -X -q -v ON_ERROR_STOP=1 -c "INSERT INTO app.written (host) VALUES ('$PGHOST')" && touch /tmp/wrote
+  sleep 1
 done
 "#;
 
