@@ -285,3 +285,20 @@ fn deletion_in_mid_step_undoes_before_it_releases() {
     let view = View { spec: &life.spec, status: &life.status, generation: 1, deleting: true, finalizer: true };
     assert_eq!(next(view), Next::BeginUndo(UndoCause::Deletion));
 }
+
+#[test]
+fn a_held_step_is_stalled_from_the_first_moment_that_anybody_sees_it() {
+    let mut life = Life::new(1);
+    let now = life.now();
+    record::begin_run(&mut life.status, &life.spec, 1);
+    life.status.start_time = Some(Time(now));
+    life.status.publication = Some(Publication { originals: String::new(), set_aside: None, published: true });
+    record::begin(&mut life.status, StepName::SchemaJob, now);
+    let failure = Failure::needs_human(reasons::SCHEMA_JOB_FAILED, "x");
+    record::failed(&mut life.status, life.spec.mode, StepName::SchemaJob, &failure, now);
+    summarize(&life.spec, &mut life.status, 1, None, now);
+    let condition =
+        |kind| life.status.conditions.iter().find(|c| c.type_ == kind).map(|c| (c.status.as_str(), c.reason.as_str()));
+    assert_eq!(condition(types::STALLED), Some(("True", reasons::SCHEMA_JOB_FAILED)));
+    assert_eq!(condition(types::RECONCILING).map(|(status, _)| status), Some("False"));
+}

@@ -27,6 +27,14 @@ pub fn summarize(
     rest: Option<Rest>,
     now: Timestamp,
 ) {
+    // What the next decision will be is told at once: nobody must see a phase without the conditions that belong to it.
+    let blocked = spec.mode == Mode::Plan && status.start_time.is_none() && !status.blockers.is_empty();
+    let coming = match (&status.hold, blocked) {
+        (Some(_), _) => Some(Rest::Held),
+        (None, true) => Some(Rest::Blocked),
+        (None, false) => None,
+    };
+    let rest = rest.or(coming.filter(|_| status.outcome.is_none() && status.undo.is_none()));
     status.phase = Some(phase(spec, status, rest));
     status.message = Some(bounded(&message(spec, status, rest)));
     status.progress = progress(status);
