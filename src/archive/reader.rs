@@ -4,7 +4,7 @@ use super::ObjectInfo;
 use super::bucket::{Bucket, length};
 use super::error::{ArchiveError, ErrorKind};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt as _};
 use std::time::Duration;
 
@@ -86,10 +86,18 @@ impl Bucket {
                 format!("cannot {action} in {}: the server offers {} bytes", self.place, length(found.content_length)),
             ));
         }
-        let collected = tokio::time::timeout(RANGE_ATTEMPT, found.body.collect()).await;
-        let body = collected.map_err(|e| self.broken(&action, &e))?.map_err(|e| self.broken(&action, &e))?.into_bytes();
+        // One buffer of the right size: collecting pieces would hold each range twice.
+        let mut body = BytesMut::with_capacity(usize::try_from(end - start).unwrap_or(0));
+        let mut pieces = found.body;
+        let read = async {
+            while let Some(piece) = pieces.try_next().await.map_err(|e| self.broken(&action, &e))? {
+                body.extend_from_slice(&piece);
+            }
+            Ok::<(), ArchiveError>(())
+        };
+        tokio::time::timeout(RANGE_ATTEMPT, read).await.map_err(|e| self.broken(&action, &e))??;
         if body.len() as u64 == end - start {
-            Ok(body)
+            Ok(body.freeze())
         } else {
             Err(ArchiveError::new(ErrorKind::Transient, format!("cannot {action} in {}: {} bytes came", self.place, body.len())))
         }
