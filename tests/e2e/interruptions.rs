@@ -10,7 +10,6 @@ use serde_json::json;
 
 use crate::support::migration::{Migration, condition, state};
 use crate::support::scene::{Layout, Scene};
-use crate::support::server::Server;
 use crate::support::snapshot::assert_same;
 use crate::support::{OPERATOR, SYSTEM, Side, available, eventually, interrupting};
 
@@ -143,28 +142,6 @@ async fn mover_killed_in_mid_dump_operator_in_mid_restore() {
     scene.end().await;
 }
 
-/// Keeps a database of a server from being renamed, until [`release`].
-async fn hold(server: &Server) {
-    let (holder, script) =
-        (server.clone(), "SET application_name = 'holder'; BEGIN; COMMENT ON DATABASE onyx IS 'held'; SELECT pg_sleep(300);");
-    tokio::spawn(async move { holder.try_sql("postgres", script).await });
-    eventually("the lock on the database's name", || async {
-        let held = server
-            .sql(
-                "postgres",
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holder' AND query LIKE '%pg_sleep%'",
-            )
-            .await;
-        if held == "1" { Ok(()) } else { Err(held) }
-    })
-    .await;
-}
-
-async fn release(server: &Server) {
-    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'holder' AND pid <> pg_backend_pid()";
-    assert_eq!(server.sql("postgres", end).await, "1");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn called_off_wherever_it_stands() {
     let scene = Scene::new(Layout::OldToNew, "cancel", "onyx", SOURCE).await;
@@ -180,22 +157,6 @@ async fn called_off_wherever_it_stands() {
     assert!(scene.target.databases().await.contains(&stopped.staging.unwrap().database), "there is no copy");
     assert!(scene.source.try_sql("onyx", "SELECT 1").await.is_err(), "there is no fence");
     migration.change(json!({"cancel": true})).await;
-    called_off(&scene, &migration, &before).await;
-
-    // While it publishes: the target's database is closed already, and its name cannot be had. Then nobody is there.
-    let migration = scene.migrate("publishing", |_| ()).await;
-    migration.stop_after(StepName::Compare).await;
-    hold(&scene.target).await;
-    migration.change(json!({"suspend": false})).await;
-    eventually("the target's database to be closed", || async {
-        let open = scene.target.sql("postgres", "SELECT datallowconn FROM pg_database WHERE datname = 'onyx'").await;
-        if open == "f" { Ok(()) } else { Err(open) }
-    })
-    .await;
-    migration.change(json!({"cancel": true})).await;
-    strike_operator(0, release(&scene.target)).await;
-    let status = migration.until("the undo", |s| s.undo.clone().map(|_| s.clone())).await;
-    assert_eq!(status.undo.unwrap().step, StepName::Publish);
     called_off(&scene, &migration, &before).await;
     scene.end().await;
 }
