@@ -27,7 +27,9 @@ async fn judged(migration: &Migration) -> PostgresMigrationStatus {
     loop {
         let status = migration.status().await;
         let planned = status.conditions.iter().find(|c| c.type_ == types::PLANNED);
-        if status.outcome.is_some() || planned.is_some_and(|c| c.status == "True" || c.reason != reasons::PROGRESSING && c.status == "False") {
+        if status.outcome.is_some()
+            || planned.is_some_and(|c| c.status == "True" || c.reason != reasons::PROGRESSING && c.status == "False")
+        {
             return status;
         }
         assert!(begun.elapsed() < SOON, "{} was not judged: {:?} {:?}", migration.name, status.message, status.steps);
@@ -116,12 +118,20 @@ async fn a_plan_that_is_blocked_is_looked_at_again_once_it_is_mended() {
 #[tokio::test]
 async fn source_pod_absent() {
     let change = |spec: &mut Value| set(spec, "/source/postgres/exec/workloadRef/name", json!("nonesuch"));
-    refused("source-absent", change, reasons::POD_NOT_READY, "spec.source.postgres.exec", &["StatefulSet {old}/nonesuch", OLD_CLUSTER]).await;
+    refused(
+        "source-absent",
+        change,
+        reasons::POD_NOT_READY,
+        "spec.source.postgres.exec",
+        &["StatefulSet {old}/nonesuch", OLD_CLUSTER],
+    )
+    .await;
 }
 
 #[tokio::test]
 async fn source_pod_not_running() {
-    let change = |spec: &mut Value| set(spec, "/source/postgres/exec/workloadRef", json!({"kind": "Deployment", "name": "pending"}));
+    let change =
+        |spec: &mut Value| set(spec, "/source/postgres/exec/workloadRef", json!({"kind": "Deployment", "name": "pending"}));
     let words = ["Deployment {old}/pending", "Pending", OLD_CLUSTER];
     refused("source-pending", change, reasons::POD_NOT_READY, "spec.source.postgres.exec", &words).await;
 }
@@ -255,7 +265,8 @@ async fn keys_of_secrets_absent() {
     ];
     for (name, pointer, path) in cases {
         let change = |spec: &mut Value| set(spec, pointer, json!("nonesuch"));
-        refused(&format!("no-key-{name}"), change, reasons::SECRET_NOT_FOUND, path, &["{home}/", "nonesuch", "this cluster"]).await;
+        refused(&format!("no-key-{name}"), change, reasons::SECRET_NOT_FOUND, path, &["{home}/", "nonesuch", "this cluster"])
+            .await;
     }
 }
 
@@ -327,7 +338,8 @@ async fn account_that_nobody_allowed() {
 
 #[tokio::test]
 async fn writers_that_match_nothing() {
-    let change = |spec: &mut Value| set(spec, "/source/writers", json!([{"kind": "Deployment", "labelSelector": "tier=nonesuch"}]));
+    let change =
+        |spec: &mut Value| set(spec, "/source/writers", json!([{"kind": "Deployment", "labelSelector": "tier=nonesuch"}]));
     let words = ["Deployment", "tier=nonesuch", "namespace {old}", OLD_CLUSTER];
     refused("no-writers", change, reasons::WRITER_NOT_FOUND, "spec.source.writers[0].labelSelector", &words).await;
 }
@@ -363,7 +375,8 @@ async fn settings_that_cannot_be_re_pointed() {
 async fn schema_job_of_a_container_that_is_not_there() {
     let change = |spec: &mut Value| set(spec, "/target/application/schemaJobs/0/container", json!("nonesuch"));
     let path = "spec.target.application.schemaJobs[0].container";
-    refused("schema-job", change, reasons::OBJECT_NOT_FOUND, path, &["Deployment {home}/api of this cluster", "\"nonesuch\""]).await;
+    refused("schema-job", change, reasons::OBJECT_NOT_FOUND, path, &["Deployment {home}/api of this cluster", "\"nonesuch\""])
+        .await;
 }
 
 #[tokio::test]

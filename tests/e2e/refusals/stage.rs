@@ -128,7 +128,9 @@ fn weakened(home: &str) -> String {
     for document in &mut documents {
         document["metadata"]["name"] = json!("weak");
         if let Some(rules) = document.get_mut("rules").and_then(Value::as_array_mut) {
-            rules.retain(|rule| !rule["resources"].to_string().contains("/scale") && !rule["resources"].to_string().contains("/exec"));
+            rules.retain(|rule| {
+                !rule["resources"].to_string().contains("/scale") && !rule["resources"].to_string().contains("/exec")
+            });
         }
         if let Some(reference) = document.get_mut("roleRef") {
             reference["name"] = json!("weak");
@@ -154,7 +156,8 @@ async fn set_up() -> Stage {
     grant(&home, &old);
     let immutable = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "fixed"}, "immutable": true, "data": {"PGHOST": "x"}});
     let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "app-config"}, "data": {"PGHOST": "x"}});
-    let application = vec![sleeper("api", 1, json!({})), sleeper("idle", 0, json!({})), config, immutable, secret("app", json!({"URL": "x"}))];
+    let application =
+        vec![sleeper("api", 1, json!({})), sleeper("idle", 0, json!({})), config, immutable, secret("app", json!({"URL": "x"}))];
     Side::New.apply(&list(&home, application));
     Side::Old.apply(&list(&old, vec![sleeper("writer", 1, json!({})), sleeper("pending", 1, json!({"no": "such-node"}))]));
 
@@ -164,7 +167,12 @@ async fn set_up() -> Stage {
     let [source, target, older] = &servers;
     for name in ["app", "prepared", "named"] {
         source.sql("postgres", &format!("CREATE DATABASE {name}")).await;
-        source.sql(name, "CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t SELECT n, n FROM generate_series(1, 10) AS n").await;
+        source
+            .sql(
+                name,
+                "CREATE TABLE t (id int PRIMARY KEY, name text); INSERT INTO t SELECT n, n FROM generate_series(1, 10) AS n",
+            )
+            .await;
     }
     source.sql("prepared", "BEGIN; DELETE FROM t; PREPARE TRANSACTION 'pending'").await;
     source.sql("named", "ALTER TABLE t ADD CHECK (current_database() = 'named')").await;
@@ -189,7 +197,9 @@ fn grant(home: &str, old: &str) {
     Side::New.apply(&render(&["source", home, ACCOUNT]));
     Side::New.apply(&render(&["account", home, "weak"]));
     Side::New.apply(&weakened(home));
-    Side::New.apply(&render(&["account", home, "unmarked"]).replace("pgmigration.dev/allow: \"true\"", "pgmigration.dev/allow: \"false\""));
+    Side::New.apply(
+        &render(&["account", home, "unmarked"]).replace("pgmigration.dev/allow: \"true\"", "pgmigration.dev/allow: \"false\""),
+    );
     Side::Old.apply(&render(&["remote", old, ACCOUNT]));
     Side::Old.apply(&render(&["source", old, ACCOUNT]));
     Side::Old.apply(&render(&["remote", old, "weak"]));
