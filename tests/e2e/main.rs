@@ -12,6 +12,7 @@ mod migration;
 mod mover;
 mod objects;
 mod questions;
+mod refusals;
 mod rules;
 mod support;
 mod unequal;

@@ -58,7 +58,8 @@ fn unique(what: &str) -> String {
     format!("canary-{what}-{}-{}", now.as_nanos(), std::process::id())
 }
 
-fn list(namespace: &str, mut items: Vec<Value>) -> String {
+/// Manifests of objects in `namespace`.
+pub fn list(namespace: &str, mut items: Vec<Value>) -> String {
     for item in &mut items {
         item["metadata"]["namespace"] = json!(namespace);
     }
@@ -188,7 +189,7 @@ impl Scene {
             ),
         ];
         if remote(&self.source) {
-            secrets.push(secret("old-cluster", json!({"kubeconfig": kubeconfig(&self.source.namespace)})));
+            secrets.push(secret("old-cluster", json!({"kubeconfig": kubeconfig_of(&self.source.namespace, ACCOUNT)})));
         }
         Side::New.apply(&list(&self.home, secrets));
     }
@@ -268,11 +269,11 @@ impl Scene {
     }
 }
 
-/// A kubeconfig of the account in cluster old, as a user of the shipped files makes it.
-fn kubeconfig(namespace: &str) -> String {
+/// A kubeconfig of an account in cluster old, as a user of the shipped files makes it.
+pub fn kubeconfig_of(namespace: &str, account: &str) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/kubeconfig");
     let output = Command::new(script)
-        .args([namespace, ACCOUNT, "--kubeconfig", &Side::Old.kubeconfig()])
+        .args([namespace, account, "--kubeconfig", &Side::Old.kubeconfig()])
         .env("KUBECTL", std::env::var("PGM_KUBECTL").unwrap_or_else(|_| "kubectl".into()))
         .output()
         .unwrap();

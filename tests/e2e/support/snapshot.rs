@@ -54,7 +54,7 @@ pub fn assert_same(before: &str, after: &str) {
 }
 
 /// Workloads, settings and Jobs of a namespace.
-async fn objects(side: Side, namespace: &str) -> String {
+pub async fn objects(side: Side, namespace: &str) -> String {
     let kinds = "deployments,statefulsets,cronjobs,jobs,configmaps,secrets,services,serviceaccounts";
     let text = side.kubectl_aside(&["-n", namespace, "get", kinds, "-o", "json"], "").await.unwrap();
     let list: Value = serde_json::from_str(&text).unwrap();
