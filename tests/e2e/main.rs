@@ -2,7 +2,14 @@
 //!
 //! What they need to know stands in the environment; `tests/cluster/env` prints it for the clusters of `tests/cluster/up`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::match_bool,
+    clippy::format_push_string,
+    reason = "a test fails by panicking, its helpers too"
+)]
 
 mod carriers;
 mod install;
