@@ -97,6 +97,8 @@ async fn called_off(scene: &Scene, migration: &Migration, before: &str) {
 /// Everything that was in the source is on the target.
 async fn arrived(scene: &Scene, migration: &Migration, content: &str) -> PostgresMigrationStatus {
     let status = migration.ended(Outcome::Succeeded).await;
+    scene.source.assert_unharmed().await;
+    scene.target.assert_unharmed().await;
     assert_same(content, &scene.target.content("onyx").await);
     scene.writes(&scene.target).await;
     assert!(scene.source.try_sql("onyx", "SELECT 1").await.is_err(), "the source is open");

@@ -44,6 +44,8 @@ async fn new_databases(server: &Server, before: &[String]) -> Vec<String> {
 async fn moved(scene: &Scene, migration: &Migration, content: &str, databases: &[String]) -> PostgresMigrationStatus {
     let status = migration.ended(Outcome::Succeeded).await;
     let (source, target, name) = (&scene.source, &scene.target, &scene.database);
+    source.assert_unharmed().await;
+    target.assert_unharmed().await;
 
     // The data: equal to what the source held, and to what it still holds behind the fence; every row of the application is there.
     assert_same(content, &target.content(name).await);

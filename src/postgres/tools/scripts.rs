@@ -3,8 +3,15 @@
 //! They work in dash, bash and busybox. None redirects the outputs of its first process away: container runtimes cut the input
 //! of an exec when those end. The shell stays the parent until the end, counts and hashes inside the pod, and says the verdict
 //! as the last line of its error output. After that it reads its input to the end: an exec whose process ends with input unread
-//! hangs, or breaks without a status. So whoever feeds a script must end the input when it sees the verdict. Each keeps its files in one private folder that it removes; whatever is killed too
-//! hard for that is found and removed by [`SWEEP`], by the session tag in its command line or the UID in its folder's name.
+//! hangs, or breaks without a status. So whoever feeds a script must end the input when it sees the verdict.
+//!
+//! **No process of ours may ever be left to process 1.** In a container that is the postmaster as a rule, and a postmaster
+//! that reaps a child which died by a signal takes it for a crashed backend: it ends every session and restarts the server,
+//! which empties unlogged tables. So a shell that is told to end first ends its children and waits for them, only shells are
+//! told to end, and only children of a living shell are ever killed.
+//!
+//! Each keeps its files in one private folder that it removes; whatever is left is found and removed by [`sweep`], by the
+//! session tag in its command line or the UID in its folder's name.
 
 /// Arguments before the command: nonce, session tag, UID. Runs the command on our input; its output goes on to ours, counted
 /// and hashed.
@@ -29,7 +36,10 @@ pub fn keep(nonce: &str, tag: &str, uid: &str) -> Vec<String> {
 }
 
 /// Ends every process of this migration's scripts in the container and removes their folders. Prints the number of processes
-/// that are left after ten seconds, `0` when all is gone. Sessions in the server are ended separately.
+/// that are left after about ten seconds, `0` when all is gone. Sessions in the server are ended separately.
+///
+/// A process whose shell was killed from outside and which the postmaster has inherited is not signalled, only counted: it
+/// ends with its session.
 pub fn sweep(uid: &str) -> Vec<String> {
     script(SWEEP, &[uid], &[])
 }
@@ -88,33 +98,48 @@ done
 [ -n "$dir" ] || { echo 'pgm: the container has no folder to write into' >&2; exit 125; }
 LC_ALL=C; export LC_ALL
 unset PGOPTIONS PGCLIENTENCODING PGAPPNAME PGSERVICE PGDATABASE PGUSER PGTZ PGDATESTYLE
-clean() { rm -rf "$dir"; }
-trap 'clean' EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 141' PIPE
-trap 'exit 143' TERM
+trap 'rm -rf "$dir"' EXIT
+tool= copier= hasher= counter= drain=
+stop() { # our exit status
+  trap '' HUP INT PIPE TERM
+  [ -z "$tool" ] || kill -TERM $tool 2>/dev/null
+  for helper in $copier $hasher $counter $drain; do kill -KILL $helper 2>/dev/null; done
+  wait
+  exit "$1"
+}
+# While pipes are being laid we hear nothing: half of them would wait for ever.
+hush() { trap '' HUP INT TERM; }
+listen() { trap 'stop 129' HUP; trap 'stop 130' INT; trap 'stop 143' TERM; }
+trap 'stop 141' PIPE
+listen
 say() { # command's status, copy's status
   read -r bytes <"$dir/count"
   read -r sum rest <"$dir/sum"
   printf 'pgm-verdict %s %s %s %s %s\n' "$nonce" "$1" "$2" "$bytes" "$sum" >&2
 }
+read_on() { # to the end of what is left on our input; in the background, because a shell hears no signal while it waits in front
+  cat <&3 >/dev/null & drain=$!
+  wait $drain
+  drain=
+}
 "#;
 
 const PRODUCE: &str = r#"shift 3
 mkfifo "$dir/out" "$dir/a" "$dir/b" || exit 125
+hush
 sha256sum <"$dir/a" >"$dir/sum" & hasher=$!
 wc -c <"$dir/b" >"$dir/count" & counter=$!
 tee "$dir/a" "$dir/b" <"$dir/out" & copier=$!
 exec 3<&0
-"$@" <&3 >"$dir/out" & command=$!
+listen
+"$@" <&3 3<&- >"$dir/out" & tool=$!
 exec </dev/null
-wait $command; command=$?
-wait $copier; copier=$?
-wait $hasher; wait $counter
-say $command $copier
-cat <&3 >/dev/null
-[ $command -eq 0 ] && [ $copier -eq 0 ]"#;
+wait $tool; command=$?; tool=
+wait $copier; copy=$?; copier=
+wait $hasher; wait $counter; hasher= counter=
+say $command $copy
+read_on
+[ $command -eq 0 ] && [ $copy -eq 0 ]"#;
 
 const CONSUME: &str = r#"login=$4
 shift 4
@@ -125,48 +150,87 @@ if [ "$login" = password ]; then
   PGPASSFILE=$dir/passfile; export PGPASSFILE
 fi
 mkfifo "$dir/in" "$dir/a" "$dir/b" || exit 125
+hush
 sha256sum <"$dir/a" >"$dir/sum" & hasher=$!
 wc -c <"$dir/b" >"$dir/count" & counter=$!
 exec 3<&0
 tee "$dir/a" "$dir/b" <&3 >"$dir/in" & copier=$!
-{ "$@"; ended=$?; [ $ended -ne 0 ] || cat >/dev/null; exit $ended; } <"$dir/in" & command=$!
+exec 4<"$dir/in"
+listen
+"$@" <&4 3<&- 4<&- & tool=$!
 exec </dev/null
-wait $command; command=$?
-[ $command -eq 0 ] || kill -PIPE $copier 2>/dev/null
-wait $copier; copier=$?
-wait $hasher; wait $counter
-say $command $copier
-cat <&3 >/dev/null
-[ $command -eq 0 ] && [ $copier -eq 0 ]"#;
+wait $tool; command=$?; tool=
+if [ $command -eq 0 ]; then
+  cat <&4 >/dev/null & drain=$!
+  wait $drain; drain=
+else
+  kill -PIPE $copier 2>/dev/null
+fi
+exec 4<&-
+wait $copier; copy=$?; copier=
+wait $hasher; wait $counter; hasher= counter=
+say $command $copy
+read_on
+[ $command -eq 0 ] && [ $copy -eq 0 ]"#;
 
 const KEEP: &str = r#"trap - EXIT
-cat >"$dir/kept" || { clean; exit 125; }
-wc -c <"$dir/kept" >"$dir/count" && sha256sum <"$dir/kept" >"$dir/sum" || { clean; exit 125; }
+fail() { rm -rf "$dir"; exit 125; }
+exec 3<&0
+cat <&3 >"$dir/kept" & drain=$!
+wait $drain || fail
+drain=
+wc -c <"$dir/kept" >"$dir/count" && sha256sum <"$dir/kept" >"$dir/sum" || fail
 printf '%s\n' "$dir/kept"
 say 0 0"#;
 
 const SWEEP: &str = r#"uid=$1
-marked() { # prints the processes of this migration, ours left out
+case $(tr '\0' ' ' <"/proc/1/cmdline" 2>/dev/null) in *postgres* | *postmaster*) server=1 ;; *) server= ;; esac
+look() { # fills shells, children (of living shells), lonely (shells without any), orphans and left
+  shells= children= parents= lonely= orphans= marked=
   for entry in /proc/[0-9]*; do
     pid=${entry#/proc/}
     [ "$pid" != $$ ] || continue
     line=$(tr '\0' ' ' <"$entry/cmdline" 2>/dev/null) || continue
-    case $line in *"pgm/$uid/m/"* | *"pgm.$uid."*) echo "$pid" ;; esac
+    case $line in
+      *"pgm/$uid/m/"* | *"pgm.$uid."*) ;;
+      *) continue ;;
+    esac
+    case $line in *"sh -c umask 077"*) shells="$shells $pid" ;; *) marked="$marked $pid" ;; esac
+  done
+  left="$shells$marked"
+  [ -n "$left" ] || return 0
+  for entry in /proc/[0-9]*; do
+    pid=${entry#/proc/}
+    { read -r stat <"$entry/stat"; } 2>/dev/null || continue
+    set -- ${stat##*) }
+    case " $shells " in *" $2 "*) children="$children $pid" parents="$parents $2" ;; esac
+    case "$server $2" in "1 1") ;; *) lonely="$lonely $pid" ;; esac
+  done
+  some=$lonely lonely=
+  for pid in $shells; do
+    case " $parents " in *" $pid "*) continue ;; esac
+    case " $some " in *" $pid "*) lonely="$lonely $pid" ;; esac
+  done
+  for pid in $marked; do
+    case " $children " in *" $pid "*) ;; *) orphans="$orphans $pid" ;; esac
   done
 }
-signal=TERM left=1
 for round in 1 2 3 4 5 6 7 8 9 10 11; do
-  pids=$(marked)
-  [ -n "$pids" ] || { left=0; break; }
-  kill -$signal $pids 2>/dev/null
-  [ $round -lt 5 ] || signal=KILL
+  look
+  [ -n "$left" ] || break
+  if [ $round -lt 5 ]; then
+    kill -TERM $shells 2>/dev/null
+  else
+    kill -KILL $children $lonely 2>/dev/null
+  fi
+  [ -n "$server" ] || kill -TERM $orphans 2>/dev/null
   sleep 1
 done
 for base in "${TMPDIR:-/tmp}" /tmp /dev/shm /var/run/postgresql; do
   rm -rf "$base/pgm.$uid."*
 done
-[ $left -eq 0 ] || { set -- $pids; left=$#; }
-echo "$left""#;
+set -- $left
+echo $#"#;
 
 #[cfg(test)]
 mod tests;

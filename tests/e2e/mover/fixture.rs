@@ -1,5 +1,6 @@
 //! A PostgreSQL 15 in the old cluster, a PostgreSQL 17 in the new one that asks every login for a password, and a bucket.
 
+use crate::support::server::{ALIVE, CANARY};
 use crate::support::{Room, Side, eventually, setting};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -81,6 +82,9 @@ impl World {
         };
         world.source.system_identifier = world.sql(Side::Old, "postgres", "SELECT system_identifier FROM pg_control_system()");
         world.target.system_identifier = world.sql(Side::New, "postgres", "SELECT system_identifier FROM pg_control_system()");
+        for side in [Side::Old, Side::New] {
+            world.sql(side, "postgres", CANARY);
+        }
         world.fill(rows);
         world.sql(
             Side::New,
@@ -229,6 +233,7 @@ impl World {
         for side in [Side::Old, Side::New] {
             assert_eq!(self.sessions(side), 0, "sessions at {side:?}");
             assert_eq!(self.files(side), "", "files at {side:?}");
+            assert_eq!(self.sql(side, "postgres", ALIVE), "1", "the server at {side:?} crashed and started again");
         }
         assert_eq!(self.bucket().unfinished("").await.unwrap(), vec![]);
     }

@@ -123,10 +123,10 @@ impl Scene {
         }
         self.grant();
         let create = format!("CREATE DATABASE \"{}\"", self.database.replace('"', "\"\""));
-        self.source.ready().await;
+        self.source.begin().await;
         self.source.sql("postgres", &create).await;
         self.source.sql(&self.database, seed).await;
-        self.target.ready().await;
+        self.target.begin().await;
         self.target.sql("postgres", &format!("CREATE ROLE {OWNER} LOGIN PASSWORD '{}'", self.owner_password)).await;
         match self.layout {
             Layout::OnePlace => {}

@@ -7,6 +7,13 @@ use super::{Side, eventually, setting};
 /// Superuser of every server of a test.
 pub const ADMIN: &str = "postgres";
 
+/// Makes what a server loses when it crashes and starts again, however short that is: a row of an unlogged table, in database
+/// `postgres`.
+pub const CANARY: &str = "CREATE UNLOGGED TABLE canary AS SELECT 1 AS alive";
+
+/// `1` as long as the server has never crashed since [`CANARY`].
+pub const ALIVE: &str = "SELECT count(*) FROM canary";
+
 /// A server: a StatefulSet of one pod and a Service, both of this name.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -54,6 +61,17 @@ impl Server {
             self.exec(&["pg_isready", "-q", "-h", "127.0.0.1"], "").await
         })
         .await;
+    }
+
+    /// As [`Self::ready`], for the first time.
+    pub async fn begin(&self) {
+        self.ready().await;
+        self.sql("postgres", CANARY).await;
+    }
+
+    /// Fails when it crashed and started again since [`Self::begin`]: nothing that a migration does may do that to it.
+    pub async fn assert_unharmed(&self) {
+        assert_eq!(self.sql("postgres", ALIVE).await, "1", "server {} crashed and started again", self.name);
     }
 
     /// Name of its pod.

@@ -20,6 +20,7 @@ impl Scene {
     pub async fn snapshot(&self) -> String {
         let mut text = String::new();
         for server in [&self.source, &self.target] {
+            server.assert_unharmed().await;
             text += &server.name;
             text.push('\n');
             text += &server.sql("postgres", SERVER).await;
