@@ -5,7 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
-use pgmigration::api::{Outcome, Phase, PostgresMigrationStatus, StepName, StepState};
+use pgmigration::api::{Outcome, Phase, PostgresMigrationStatus, StepName, StepState, UndoCause};
 use serde_json::json;
 
 use crate::support::migration::{Migration, condition, state};
@@ -51,9 +51,14 @@ async fn strike_mover(migration: &Migration, job: &str, grace: u32) {
     pods.delete(pod.metadata.name.as_ref().unwrap(), &how).await.unwrap();
 }
 
-/// Deletes the operator's pod, then does `meanwhile`, then waits until another is available.
-async fn strike_operator(grace: u32, meanwhile: impl Future<Output = ()>) {
+/// Deletes the operator's pod, then waits until another is available.
+async fn strike_operator(grace: u32) {
     let _alone = interrupting().await;
+    replace_operator(grace, async {}).await;
+}
+
+/// As [`strike_operator`], and does `meanwhile` before there is another. The caller holds the right to it.
+async fn replace_operator(grace: u32, meanwhile: impl Future<Output = ()>) {
     let client = Side::New.client().await;
     let pods = Api::<Pod>::namespaced(client.clone(), SYSTEM);
     let labels = ListParams::default().labels(&format!("app.kubernetes.io/name={OPERATOR}"));
@@ -118,7 +123,7 @@ async fn deleted_in_mid_dump_then_operator_and_mover_struck() {
 
     let migration = scene.migrate("struck", |_| ()).await;
     let struck = midway(&migration, StepName::Dump).await;
-    strike_operator(30, async {}).await;
+    strike_operator(30).await;
     let struck_again = midway(&migration, StepName::Restore).await;
     strike_mover(&migration, &struck_again.transfer.unwrap().job, 30).await;
     let status = arrived(&scene, &migration, &content).await;
@@ -137,7 +142,7 @@ async fn mover_killed_in_mid_dump_operator_in_mid_restore() {
     strike_mover(&migration, &struck.transfer.unwrap().job, 0).await;
     migration.until("a second attempt", |s| (attempts(s, StepName::Dump) == 2).then_some(())).await;
     midway(&migration, StepName::Restore).await;
-    strike_operator(0, async {}).await;
+    strike_operator(0).await;
     let status = arrived(&scene, &migration, &content).await;
     assert_eq!(attempts(&status, StepName::Dump), 2);
     assert_eq!(attempts(&status, StepName::Restore), 1);
@@ -160,8 +165,40 @@ async fn called_off_wherever_it_stands() {
     assert!(scene.source.try_sql("onyx", "SELECT 1").await.is_err(), "there is no fence");
     migration.change(json!({"cancel": true})).await;
     called_off(&scene, &migration, &before).await;
+
+    // In the midst of the swap: somebody else's lock holds the renaming up, and its operator dies.
+    let migration = scene.migrate("during-publish", |_| ()).await;
+    migration.stop_after(StepName::Analyze).await;
+    let target = scene.target.clone();
+    let holder = tokio::spawn(async move { target.try_sql("postgres", HOLD).await });
+    eventually("the lock on the database", || async {
+        let held = scene.target.sql("postgres", HELD).await;
+        if held == "t" { Ok(()) } else { Err(held) }
+    })
+    .await;
+    let alone = interrupting().await;
+    migration.change(json!({"suspend": false})).await;
+    migration.until("the swap under way", |s| s.publication.as_ref().map(|p| assert!(!p.published))).await;
+    eventually("the old database of the target to be closed for the swap", || async {
+        let open = scene.target.sql("postgres", "SELECT datallowconn FROM pg_database WHERE datname = 'onyx'").await;
+        if open == "f" { Ok(()) } else { Err(open) }
+    })
+    .await;
+    replace_operator(0, migration.change(json!({"cancel": true}))).await;
+    drop(alone);
+    let cause = migration.until("the undo", |s| s.undo.as_ref().map(|undo| undo.cause)).await;
+    assert_eq!(cause, UndoCause::Cancel);
+    let released = scene.target.sql("postgres", RELEASE).await;
+    assert_eq!(released, "t", "the lock was held to the end");
+    holder.await.unwrap().unwrap_err();
+    called_off(&scene, &migration, &before).await;
     scene.end().await;
 }
+
+/// Holds a lock that keeps the target's database from being renamed, until [`RELEASE`].
+const HOLD: &str = "SET application_name = 'holder'; BEGIN; ALTER DATABASE onyx SET work_mem = '5MB'; SELECT pg_sleep(600);";
+const HELD: &str = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'holder' AND wait_event = 'PgSleep'";
+const RELEASE: &str = "SELECT bool_and(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'holder'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_schema_job_holds_until_it_is_tried_again() {

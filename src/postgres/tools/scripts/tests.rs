@@ -211,13 +211,20 @@ fn a_sweep_ends_what_a_lost_client_left_running_and_nothing_else() {
 /// A tool that takes its time to end when it is told to, as one does that has to tell its server first.
 const SLOW: &str = "trap 'sleep 0.5; exit 1' TERM; while :; do sleep 0.05; done";
 
-/// Processes of this machine whose command line holds `word`.
-fn processes(word: &str) -> usize {
+/// Processes of this machine whose command line is such.
+fn processes(such: impl Fn(&str) -> bool) -> usize {
     let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    entries
-        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
-        .filter(|line| String::from_utf8_lossy(line).contains(word))
-        .count()
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| such(&String::from_utf8_lossy(line))).count()
+}
+
+/// Waits until the tool `sh -c "# <uid>..."` runs: the shell around it is ready for everything then.
+fn wait_for_tool(uid: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while processes(|line| line.starts_with(&format!("sh\0-c\0# {uid}\n"))) == 0 {
+        assert!(Instant::now() < deadline, "{uid}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// What a shell leaves behind goes to process 1, and that is the postmaster.
@@ -229,19 +236,13 @@ fn a_shell_that_is_told_to_end_leaves_no_child_behind() {
             let scratch = Scratch::new(&uid);
             let (tag, slow) = (format!("pgm/{uid}/m/x/1"), format!("# {uid}\n{SLOW}"));
             let tool = command(&["sh", "-c", &slow]);
-            let argv =
-                if consuming { consume("n0nce", &tag, &uid, false, &tool) } else { produce("n0nce", &tag, &uid, &tool) };
+            let argv = if consuming { consume("n0nce", &tag, &uid, false, &tool) } else { produce("n0nce", &tag, &uid, &tool) };
             let mut child = start(&shell, &scratch, &argv);
-            let deadline = Instant::now() + Duration::from_secs(10);
-            // The shell itself, its tool, and tee, which names the folder.
-            while processes(&uid) < 3 {
-                assert!(Instant::now() < deadline, "{shell:?}");
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            wait_for_tool(&uid);
             let swept = run(&shell, &scratch, &sweep(&uid), vec![]);
             assert_eq!(String::from_utf8_lossy(&swept.stdout).trim(), "0", "{shell:?}");
             assert!(!child.wait().unwrap().success());
-            assert_eq!((processes(&uid), scratch.entries()), (0, 0), "{shell:?}");
+            assert_eq!((processes(|line| line.contains(&uid)), scratch.entries()), (0, 0), "{shell:?}");
         }
     }
 }
@@ -251,17 +252,13 @@ fn a_shell_outlives_its_children_when_it_is_told_to_end() {
     for shell in shells() {
         let uid = format!("outlives{}{}", std::process::id(), shell.concat());
         let scratch = Scratch::new(&uid);
-        let argv = consume("n0nce", "t", &uid, false, &command(&["sh", "-c", &format!("# tool-{uid}\n{SLOW}")]));
+        let argv = consume("n0nce", "t", &uid, false, &command(&["sh", "-c", &format!("# {uid}\n{SLOW}")]));
         let mut child = start(&shell, &scratch, &argv);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while processes(&format!("tool-{uid}")) < 2 {
-            assert!(Instant::now() < deadline, "{shell:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for_tool(&uid);
         let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
         assert!(told.success());
         assert_eq!(child.wait().unwrap().code(), Some(143), "{shell:?}");
-        assert_eq!(processes(&format!("tool-{uid}")), 0, "{shell:?}: left to process 1");
+        assert_eq!(processes(|line| line.contains(&uid)), 0, "{shell:?}: left to process 1");
         assert_eq!(scratch.entries(), 0);
     }
 }
@@ -275,15 +272,11 @@ fn a_tool_that_does_not_listen_is_killed_under_its_shell() {
         let tool = format!("# {uid}\ntrap '' TERM; while :; do sleep 0.05; done");
         let argv = produce("n0nce", &format!("pgm/{uid}/m/x/1"), &uid, &command(&["sh", "-c", &tool]));
         let mut child = start(&shell, &scratch, &argv);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while processes(&uid) < 3 {
-            assert!(Instant::now() < deadline, "{shell:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for_tool(&uid);
         let swept = run(&shell, &scratch, &sweep(&uid), vec![]);
         assert_eq!(String::from_utf8_lossy(&swept.stdout).trim(), "0", "{shell:?}");
         assert_eq!(child.wait().unwrap().code(), Some(143), "{shell:?}: it was to end by itself");
-        assert_eq!(processes(&uid), 0, "{shell:?}");
+        assert_eq!(processes(|line| line.contains(&uid)), 0, "{shell:?}");
     }
 }
 
