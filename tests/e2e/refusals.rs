@@ -268,6 +268,9 @@ async fn keys_of_secrets_absent() {
         refused(&format!("no-key-{name}"), change, reasons::SECRET_NOT_FOUND, path, &["{home}/", "nonesuch", "this cluster"])
             .await;
     }
+    let change = |spec: &mut Value| set(spec, "/archive/s3/credentialsSecretRef/name", json!("db"));
+    let words = ["Secret {home}/db", "AWS_ACCESS_KEY_ID", "this cluster"];
+    refused("no-key-bucket", change, reasons::SECRET_NOT_FOUND, "spec.archive.s3.credentialsSecretRef", &words).await;
 }
 
 async fn kubeconfig(key: &str, reason: &str, words: &[&str]) {
