@@ -8,7 +8,7 @@ use crate::api::conditions::reasons as r;
 /// What to do about a failure for `reason`; empty for reasons that are no failures.
 pub fn next(reason: &str) -> &'static str {
     match reason {
-        r::STATUS_LOST => "Delete the object, put back by hand what its undo names (docs/runbook.md), and create it anew.",
+        r::STATUS_LOST => "Find out who changes the status: nobody but the operator may.",
         r::TRANSIENT | r::QUERY_FAILED => "Look at the pod, its node and the way between the clusters, and at the server's log.",
         r::DEADLINE_EXCEEDED => "Look at that pod with kubectl describe: image, quota, node.",
         r::OBJECT_NOT_FOUND => "Create the object, or correct its name.",
@@ -63,7 +63,7 @@ pub fn advised(what: &str, reason: &str, limit: usize) -> String {
 /// `head`, then `what` as a sentence, then each of `tail`: at most `limit` characters, of which only `what` is cut. What a
 /// server says may be of any length; what to do about it must not fall off the end.
 pub fn fitted(head: &str, what: &str, tail: &[&str], limit: usize) -> String {
-    let tail: String = tail.iter().filter(|part| !part.is_empty()).map(|part| format!(" {part}")).collect();
+    let tail: String = tail.iter().filter(|part| !part.is_empty()).flat_map(|part| [" ", part]).collect();
     let room = limit.saturating_sub(head.chars().count() + tail.chars().count());
     let what = sentence(what);
     let what =

@@ -156,7 +156,7 @@ fn verdict(about: &str, job: &str, text: &str) -> Result<Moved, Failure> {
             use crate::plan::operation::FailureClass;
             let reason = reason_of(verdict.reason);
             // The document with all differences goes with the archive when the run is undone: the first few must be said here.
-            let more: String = verdict.differences.iter().skip(1).take(5).map(|one| format!("; {one}")).collect();
+            let more: String = verdict.differences.iter().skip(1).take(5).flat_map(|one| ["; ", one]).collect();
             let message = format!("{about}: {}{more}", verdict.message);
             match class {
                 FailureClass::Transient => Ok(Moved::Not(Advance::NextAttempt(Failure::transient(reason, message)))),

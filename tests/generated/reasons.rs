@@ -33,7 +33,7 @@ fn every_reason_has_an_entry_and_every_entry_a_reason() {
 fn every_entry_says_what_to_do_next() {
     for (reason, text) in entries() {
         let (told, next) = text.split_once("\n**Next:** ").unwrap_or_else(|| panic!("{reason} does not say what to do next"));
-        assert!(told.trim().len() > 20 && next.trim().len() > 10, "{reason} says too little");
+        assert!(told.trim().len() > 10 && next.trim().len() > 10, "{reason} says too little");
     }
 }
 
