@@ -429,3 +429,21 @@ pub fn exec(side: Side, e: &ExecError) -> Failure {
         | ExecErrorKind::Deadline => Failure::transient(reasons::TRANSIENT, message),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_a_server_names_it_once() {
+        let place = Place { side: Side::Source, cluster: "the old cluster".into(), namespace: "old".into(), pod: "pg-0".into() };
+        let said = |message: &str| at(&place, Failure::transient(reasons::QUERY_FAILED, message)).message;
+        let once = said("spec.source: no answer");
+        assert_eq!(once, "spec.source: the source server (pod old/pg-0 of the old cluster): no answer");
+        assert_eq!(said(&once), once);
+        assert_eq!(said("spec.source.postgres.exec: cut").matches("pod old/pg-0 of the old cluster").count(), 1);
+        for other in ["spec.target: no answer", "spec.source.fence: no", "Job a/b failed: no", "no colon"] {
+            assert_eq!(said(other), other);
+        }
+    }
+}

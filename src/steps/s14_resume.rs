@@ -84,7 +84,9 @@ async fn position(cx: &mut Context<'_>, workload: &Workload) -> Result<Option<us
     else {
         return Err(Failure::needs_human(
             reasons::OBJECT_NOT_FOUND,
-            format!("spec.target.application.workloads: {object} is gone"),
+            format!(
+                "spec.target.application.workloads: {object} is gone: one that is made anew is not taken up, start it by hand"
+            ),
         ));
     };
     let matches = |q: &Quiesced| q.uid == now.uid;
@@ -92,7 +94,7 @@ async fn position(cx: &mut Context<'_>, workload: &Workload) -> Result<Option<us
         Failure::needs_human(
             reasons::CHANGED_BY_OTHERS,
             format!(
-                "spec.target.application.workloads: {object} was replaced by another object of that name meanwhile: start it by hand"
+                "spec.target.application.workloads: {object} was replaced by another object of that name meanwhile, and is not taken up: start it by hand, then delete this object; the fence stays"
             ),
         )
     })
