@@ -53,8 +53,12 @@ pub mod reasons {
         BLOCKED = "Blocked";
         /// The step that this condition speaks of is done.
         DONE = "Done";
+        /// A step ended well.
+        STEP_DONE = "StepDone";
         /// All done.
         SUCCEEDED = "Succeeded";
+        /// The run ended without success.
+        FAILED = "Failed";
         /// All that had been done is undone.
         UNDONE = "Undone";
         /// Being undone.
@@ -65,12 +69,18 @@ pub mod reasons {
         CANCEL_TOO_LATE = "CancelTooLate";
         /// The object is being deleted.
         DELETED = "Deleted";
+        /// The object is gone, and the source stays fenced.
+        FENCE_REMAINS = "FenceRemains";
+        /// The status lacks a fact that an earlier step wrote into it.
+        STATUS_LOST = "StatusLost";
         /// Something that usually passes: tried again.
         TRANSIENT = "Transient";
         /// A step needed longer than it may.
         DEADLINE_EXCEEDED = "DeadlineExceeded";
         /// A named object is not there.
         OBJECT_NOT_FOUND = "ObjectNotFound";
+        /// An API server or S3 server refuses a request for a reason of its own.
+        REQUEST_REFUSED = "RequestRefused";
         /// The service account is absent, not allowed, or reserved.
         SERVICE_ACCOUNT_NOT_ALLOWED = "ServiceAccountNotAllowed";
         /// The service account lacks a right.

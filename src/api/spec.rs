@@ -44,7 +44,7 @@ const DIFFERENT_DATABASES: &str = "!(((has(self.source.postgres.exec.workloadRef
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.startTime) || (has(oldSelf.status.outcome) && oldSelf.status.outcome in ['Failed', 'Cancelled']) || (self.spec.mode == oldSelf.spec.mode && self.spec.serviceAccountName == oldSelf.spec.serviceAccountName && self.spec.source == oldSelf.spec.source && self.spec.archive.s3 == oldSelf.spec.archive.s3 && self.spec.databases == oldSelf.spec.databases && self.spec.target == oldSelf.spec.target)").message("spec must not change once the migration has started: only suspend, cancel, retry and archive.retentionDays may; set cancel: true to undo it first"),
     validation = Rule::new("!has(oldSelf.spec.retry) || (has(self.spec.retry) && self.spec.retry >= oldSelf.spec.retry)").message("spec.retry must only grow"),
-    validation = Rule::new("!oldSelf.spec.cancel || self.spec.cancel").message("spec.cancel must not be taken back: raise spec.retry to begin again")
+    validation = Rule::new("!oldSelf.spec.cancel || self.spec.cancel").message("spec.cancel must not be taken back: to begin anew, delete the object and create it again")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(DIFFERENT_DATABASES).message("source and target must not be the same database"))]

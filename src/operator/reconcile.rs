@@ -15,6 +15,7 @@ use serde_json::json;
 
 use super::metrics::{ErrorClass, Metrics};
 
+use crate::api::conditions::reasons;
 use crate::api::names::FINALIZER;
 use crate::api::{Outcome, PostgresMigration, PostgresMigrationStatus, StepName};
 use crate::plan::decide::{Next, Rest, View, next};
@@ -102,8 +103,7 @@ impl Visit {
             }
             Next::Release => {
                 if self.before.resumed {
-                    self.event("FenceRemains", "the object is deleted; the source database stays fenced and its data unchanged")
-                        .await;
+                    self.event(reasons::FENCE_REMAINS, summary::FENCE_REMAINS).await;
                 }
                 self.set_finalizer(false).await?;
                 if self.live.metadata.deletion_timestamp.is_none() {
@@ -173,7 +173,7 @@ impl Visit {
         if let Some(e) = self.after.steps.iter().find(|s| s.name == step && s.end_time.is_some()) {
             let seconds = e.duration_seconds.unwrap_or(0);
             self.visitor.metrics.step_done(step, Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
-            self.event("StepDone", &format!("{step:?} done in {seconds} s")).await;
+            self.event(reasons::STEP_DONE, &format!("{step:?} done in {seconds} s")).await;
         }
         Ok(Action::requeue(match remedy {
             None => delay,
@@ -321,8 +321,8 @@ fn delay_of(advance: &Advance) -> Duration {
 
 fn outcome_reason(outcome: Outcome) -> &'static str {
     match outcome {
-        Outcome::Succeeded => "Succeeded",
-        Outcome::Failed => "Failed",
-        Outcome::Cancelled => "Cancelled",
+        Outcome::Succeeded => reasons::SUCCEEDED,
+        Outcome::Failed => reasons::FAILED,
+        Outcome::Cancelled => reasons::CANCELLED,
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure: no client, no clock (`now` is passed in), no async. The order of the runbook is the table in [`itinerary`].
 
+pub mod advice;
 pub mod checks;
 pub mod decide;
 pub mod failure;

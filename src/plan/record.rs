@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::advice;
 use super::failure::{self, Failure, Remedy};
 use super::itinerary::leg_of;
 use crate::api::conditions::reasons;
@@ -10,6 +11,9 @@ use crate::api::{
     Finding, Hold, Mode, Outcome, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState, StepStatus, Undo,
     UndoCause,
 };
+
+/// Most characters of one text in the status.
+pub const LIMIT: usize = 1024;
 
 /// What one call of a step came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,13 +164,13 @@ pub fn failed(status: &mut PostgresMigrationStatus, mode: Mode, step: StepName, 
     remedy
 }
 
-/// A failure as a finding: messages that name a place in the spec begin with it.
+/// A failure as a finding, with what to do about it: messages that name a place in the spec begin with it.
 pub fn finding(failure: &Failure) -> Finding {
     let (path, message) = match failure.message.split_once(": ") {
         Some((path, rest)) if path.starts_with("spec.") && !path.contains(' ') => (path, rest),
         _ => ("spec", failure.message.as_str()),
     };
-    Finding { reason: failure.reason.into(), path: path.into(), message: bounded(message) }
+    Finding { reason: failure.reason.into(), path: path.into(), message: advice::advised(message, failure.reason, LIMIT) }
 }
 
 /// A person raised `spec.retry` for a held step: its next attempt begins.
@@ -259,8 +263,7 @@ pub fn end(status: &mut PostgresMigrationStatus, outcome: Outcome, now: Timestam
     status.completion_time = Some(Time(now));
 }
 
-/// At most 1,024 characters: the status must stay small whatever a server says.
+/// At most [`LIMIT`] characters: the status must stay small whatever a server says.
 pub fn bounded(text: &str) -> String {
-    const LIMIT: usize = 1024;
     if text.chars().count() <= LIMIT { text.to_owned() } else { text.chars().take(LIMIT - 1).chain(['…']).collect() }
 }

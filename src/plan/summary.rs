@@ -3,11 +3,12 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::advice::{self, fitted};
 use super::decide::Rest;
 use super::itinerary::{ITINERARY, leg_of, number};
-use super::record::bounded;
+use super::record::{LIMIT, bounded};
 use crate::api::conditions::{reasons, types};
-use crate::api::{Mode, Outcome, Phase, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState, UndoCause};
+use crate::api::{Mode, Outcome, Phase, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState, Undo, UndoCause};
 
 struct Word {
     status: &'static str,
@@ -94,55 +95,102 @@ fn phase(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest: O
 
 fn message(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest: Option<Rest>) -> String {
     if let Some(undo) = &status.undo {
-        return match (undo.complete, undo.cause) {
-            (true, UndoCause::Failure) => format!(
-                "{} failed: {} Everything that had been done is undone: the application runs on the old database again. Mend the cause, then raise spec.retry.",
-                undo.step_words(),
-                sentence(&undo.message)
-            ),
-            (true, UndoCause::Cancel | UndoCause::Deletion) => {
-                format!("Called off ({}). Everything that had been done is undone.", undo.message)
-            }
-            (false, _) => {
-                let doing = current(status).map_or_else(String::new, |(_, m)| m);
-                format!("Undoing everything, because {}. {doing}", undo.message)
-            }
-        };
+        return if undo.complete { undone(status, undo) } else { undoing(status, undo) };
     }
     match status.outcome {
         Some(Outcome::Succeeded) => return succeeded(spec, status),
-        Some(Outcome::Failed) => return refused(status),
-        Some(Outcome::Cancelled) => return "Called off before anything was changed.".into(),
+        Some(Outcome::Failed) => return refused(spec, status),
+        Some(Outcome::Cancelled) => return format!("Called off before anything was changed. {ANEW}"),
         None => {}
     }
     if let Some(hold) = &status.hold {
-        return format!(
-            "{} failed after the database was published: {} Nothing was undone. Mend the cause and raise spec.retry to run this step again, or delete the object while the application has not started to undo everything.",
-            title(hold.step),
-            sentence(&hold.message)
-        );
+        let again = "Raise spec.retry to run this step again.";
+        let back = if status.resumed {
+            "The application may already have written to the new database: nothing goes back by itself any more."
+        } else {
+            "Or delete the object to undo everything: the application was not started yet."
+        };
+        let head = format!("{} failed after the database was published ({}): ", title(hold.step), hold.reason);
+        return fitted(&head, &hold.message, &["Nothing was undone.", advice::next(&hold.reason), again, back], LIMIT);
     }
     match rest {
         Some(Rest::Planned) => "The checks passed and nothing was touched. Set spec.mode to Migrate to begin.".into(),
-        Some(Rest::Blocked) => refused(status),
+        Some(Rest::Blocked) => refused(spec, status),
         Some(Rest::Suspended) => "Suspended: set spec.suspend to false to go on.".into(),
         Some(Rest::Held | Rest::Ended) | None => current(status).map_or_else(|| "Not looked at yet.".into(), |(_, m)| m),
     }
 }
 
-impl crate::api::Undo {
-    fn step_words(&self) -> String {
-        title(self.step)
+/// An object whose `spec.cancel` is set never runs again: it cannot be taken back.
+const ANEW: &str = "To begin anew, delete the object and create it again.";
+
+const CANCEL_TOO_LATE: &str = "spec.cancel came after the database was published and is not acted on. \
+    Until the application is started, deleting the object undoes everything.";
+
+/// Said when a finished object is deleted.
+pub const FENCE_REMAINS: &str = "the object is deleted; the source database stays fenced and its data unchanged. docs/runbook.md tells how to open it by hand";
+
+fn undone(status: &PostgresMigrationStatus, undo: &Undo) -> String {
+    let back = put_back(status);
+    match undo.cause {
+        UndoCause::Failure => {
+            let head = format!("{} failed ({}): ", title(undo.step), undo.reason);
+            fitted(&head, &undo.message, &[&back, advice::next(&undo.reason), "Then raise spec.retry."], LIMIT)
+        }
+        UndoCause::Cancel | UndoCause::Deletion => {
+            fitted("Called off: ", &undo.message, &[&back, if undo.cause == UndoCause::Cancel { ANEW } else { "" }], LIMIT)
+        }
+    }
+}
+
+fn undoing(status: &PostgresMigrationStatus, undo: &Undo) -> String {
+    let doing = current(status).map_or_else(String::new, |(_, m)| m);
+    // What stands in the way of the undo is what a person must act on: it comes first when both are long.
+    let again = if struggling(status) { "It is tried again until it works: mend the cause." } else { "" };
+    let doing = fitted("", &doing, &[again], LIMIT * 3 / 5);
+    fitted("Undoing everything, because ", &undo.message, &[&doing], LIMIT)
+}
+
+/// Whether an undo keeps failing.
+fn struggling(status: &PostgresMigrationStatus) -> bool {
+    status.undo.as_ref().is_some_and(|u| !u.complete) && status.steps.iter().any(|s| s.failures > 5)
+}
+
+/// What the undo put back, last step first, as the steps say that were undone.
+fn put_back(status: &PostgresMigrationStatus) -> String {
+    let undone = |step: &StepName| status.steps.iter().any(|s| s.name == *step && s.state == StepState::Undone);
+    let workloads = match status.quiesced.len() {
+        1 => "1 workload is as it was".to_owned(),
+        n => format!("{n} workloads are as they were"),
+    };
+    let words = |step: StepName| match step {
+        StepName::Publish => Some("what had the database's name has it again"),
+        StepName::Repoint => Some("the settings of the application have their previous values"),
+        StepName::Restore => Some("no copy is left on the target"),
+        StepName::Dump => Some("no dump is left in the bucket"),
+        StepName::Fence => Some("the source database is open"),
+        StepName::Quiesce => Some(workloads.as_str()),
+        StepName::Pin
+        | StepName::Preflight
+        | StepName::VerifyArchive
+        | StepName::Compare
+        | StepName::Analyze
+        | StepName::Witness
+        | StepName::SchemaJob
+        | StepName::Resume
+        | StepName::Keep => None,
+    };
+    let all: Vec<&str> = ITINERARY.iter().rev().map(|leg| leg.step).filter(undone).filter_map(words).collect();
+    let foreign = status.warnings.iter().any(|w| w.reason == reasons::CHANGED_BY_OTHERS);
+    let but = if foreign { " Left alone is what somebody else had changed meanwhile: see status.warnings." } else { "" };
+    match all.as_slice() {
+        [] => "Nothing had been changed.".into(),
+        all => format!("Everything that had been done is undone: {}.{but}", all.join(", ")),
     }
 }
 
 fn title(step: StepName) -> String {
     format!("Step {} ({step:?})", number(step))
-}
-
-fn sentence(text: &str) -> String {
-    let t = text.trim_end();
-    if t.ends_with(['.', '!', '?']) { t.to_owned() } else { format!("{t}.") }
 }
 
 fn succeeded(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> String {
@@ -155,13 +203,22 @@ fn succeeded(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> 
     )
 }
 
-fn refused(status: &PostgresMigrationStatus) -> String {
-    let what = match status.blockers.as_slice() {
-        [] => status.steps.iter().rev().find_map(|s| s.message.clone()).unwrap_or_else(|| "the checks could not be made".into()),
-        [one] => format!("{}: {}", one.path, one.message),
-        [first, rest @ ..] => format!("{}: {} (and {} more, see status.blockers)", first.path, first.message, rest.len()),
+fn refused(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> String {
+    let next = match spec.mode {
+        Mode::Plan => "Nothing was touched. Mend it: this is looked at again each minute.",
+        Mode::Migrate => "Nothing was touched. Mend it, then edit the spec or raise spec.retry.",
     };
-    format!("{} Nothing was touched. Mend it, then edit the spec or raise spec.retry.", sentence(&what))
+    let more = match status.blockers.len() {
+        0 | 1 => String::new(),
+        n => format!("(And {} more, see status.blockers.)", n - 1),
+    };
+    match status.blockers.first() {
+        Some(b) => fitted(&format!("{} ({}): ", b.path, b.reason), &b.message, &[&more, next], LIMIT),
+        None => {
+            let last = status.steps.iter().rev().find_map(|s| s.message.as_deref());
+            fitted("", last.unwrap_or("The checks could not be made"), &[next], LIMIT)
+        }
+    }
 }
 
 /// The step at work and what it does.
@@ -229,7 +286,6 @@ fn failure_reason(status: &PostgresMigrationStatus) -> String {
 fn condition(kind: &str, spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest: Option<Rest>) -> Word {
     let text = status.message.clone().unwrap_or_default();
     let undoing = status.undo.as_ref().is_some_and(|u| !u.complete);
-    let stuck = undoing && status.steps.iter().any(|s| s.failures > 5);
     match kind {
         types::READY => match (status.outcome, rest) {
             (Some(Outcome::Succeeded), _) => word("True", reasons::SUCCEEDED, text),
@@ -249,7 +305,7 @@ fn condition(kind: &str, spec: &PostgresMigrationSpec, status: &PostgresMigratio
         }
         types::STALLED => match (status.outcome, rest) {
             (Some(Outcome::Failed), _) | (None, Some(Rest::Blocked | Rest::Held)) => word("True", &failure_reason(status), text),
-            _ if stuck => word("True", reasons::UNDOING, text),
+            _ if struggling(status) => word("True", reasons::UNDOING, text),
             _ => word("False", reasons::DONE, ""),
         },
         types::SUCCEEDED => match status.outcome {
@@ -257,7 +313,7 @@ fn condition(kind: &str, spec: &PostgresMigrationSpec, status: &PostgresMigratio
             Some(Outcome::Failed) => word("False", &failure_reason(status), text),
             Some(Outcome::Cancelled) => word("False", reasons::CANCELLED, text),
             None if spec.cancel && status.undo.is_none() && status.publication.as_ref().is_some_and(|p| p.published) => {
-                word("Unknown", reasons::CANCEL_TOO_LATE, "spec.cancel came after the database was published and is not acted on")
+                word("Unknown", reasons::CANCEL_TOO_LATE, CANCEL_TOO_LATE)
             }
             None => word("Unknown", reasons::PROGRESSING, ""),
         },
@@ -303,5 +359,105 @@ fn step_evidence(kind: &str, status: &PostgresMigrationStatus) -> String {
             .as_ref()
             .map_or_else(String::new, |v| format!("{} tables with {} rows are equal.", v.tables, v.rows)),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Hold, Side, WorkloadKind};
+    use crate::plan::checks::fixtures::spec;
+    use crate::plan::{Failure, record};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// A run that failed at the comparison with this message, and is undone.
+    fn failed_at_compare(message: &str) -> PostgresMigrationStatus {
+        let mut status = PostgresMigrationStatus { run: 1, start_time: Some(Time(at(1))), ..Default::default() };
+        status.quiesced = vec![crate::api::Quiesced {
+            side: Side::Source,
+            kind: WorkloadKind::Deployment,
+            namespace: "old".into(),
+            name: "api".into(),
+            uid: "u".into(),
+            replicas: Some(2),
+            suspended: None,
+            requested: true,
+            stopped: true,
+            restored: true,
+        }];
+        for leg in ITINERARY.iter().take(number(StepName::Compare)) {
+            record::begin(&mut status, leg.step, at(2));
+        }
+        let failure = Failure::terminal(reasons::NOT_EQUAL, message);
+        record::failed(&mut status, Mode::Migrate, StepName::Compare, &failure, at(3));
+        for leg in ITINERARY.iter().take(number(StepName::Compare)).filter(|leg| leg.has_effects) {
+            record::undo_advanced(&mut status, leg.step, &record::Advance::Done);
+        }
+        record::end_undo(&mut status);
+        record::end(&mut status, Outcome::Failed, at(4));
+        summarize(&spec(), &mut status, 1, None, at(5));
+        status
+    }
+
+    #[test]
+    fn after_an_undo_it_is_said_what_failed_why_what_was_put_back_and_what_to_do() {
+        let message = failed_at_compare("table public.a: row counts 1 and 2").message.unwrap();
+        assert_eq!(
+            message,
+            format!(
+                "Step 8 (Compare) failed (NotEqual): table public.a: row counts 1 and 2. Everything that had been done is \
+                 undone: no copy is left on the target, no dump is left in the bucket, the source database is open, \
+                 1 workload is as it was. {} Then raise spec.retry.",
+                advice::next(reasons::NOT_EQUAL)
+            )
+        );
+        let long = failed_at_compare(&"x".repeat(9000)).message.unwrap();
+        assert_eq!(long.chars().count(), LIMIT);
+        assert!(long.ends_with("Then raise spec.retry.") && long.contains("the source database is open"), "{long}");
+    }
+
+    #[test]
+    fn what_was_left_to_somebody_else_is_pointed_at() {
+        let mut status = failed_at_compare("x");
+        let message = "Deployment old/api was left as it is".to_owned();
+        status.warnings =
+            vec![crate::api::Finding { reason: reasons::CHANGED_BY_OTHERS.into(), path: "spec.source.writers".into(), message }];
+        summarize(&spec(), &mut status, 1, None, at(6));
+        assert!(status.message.unwrap().contains("see status.warnings"));
+    }
+
+    #[test]
+    fn deletion_is_offered_only_while_it_undoes_everything() {
+        let mut status = PostgresMigrationStatus { run: 1, start_time: Some(Time(at(1))), ..Default::default() };
+        let hold = Hold { step: StepName::Resume, reason: reasons::NOT_AVAILABLE.into(), message: "x".repeat(2000) };
+        status.hold = Some(hold);
+        let mut said = |resumed| {
+            status.resumed = resumed;
+            summarize(&spec(), &mut status, 1, None, at(2));
+            status.message.clone().unwrap()
+        };
+        assert!(said(false).ends_with("Or delete the object to undo everything: the application was not started yet."));
+        let after = said(true);
+        assert!(!after.contains("delete") && after.contains("Raise spec.retry to run this step again."), "{after}");
+    }
+
+    #[test]
+    fn a_refusal_says_how_the_next_look_comes_about() {
+        let mut status = PostgresMigrationStatus { run: 1, ..Default::default() };
+        record::begin(&mut status, StepName::Pin, at(1));
+        let failure = Failure::needs_human(reasons::DATABASE_NOT_FOUND, "spec.databases[0].name: there is none");
+        for (mode, words) in [(Mode::Plan, "looked at again each minute"), (Mode::Migrate, "raise spec.retry")] {
+            let mut status = status.clone();
+            let spec = PostgresMigrationSpec { mode, ..spec() };
+            record::failed(&mut status, mode, StepName::Pin, &failure, at(2));
+            summarize(&spec, &mut status, 1, None, at(3));
+            let message = status.message.unwrap();
+            let begins =
+                "spec.databases[0].name (DatabaseNotFound): there is none. Correct the name of the database. Nothing was";
+            assert!(message.starts_with(begins) && message.contains(words), "{message}");
+        }
     }
 }

@@ -11,7 +11,9 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::api::conditions::reasons;
 use crate::api::names::{ALLOW_ANNOTATION, Names};
-use crate::api::{Database, PinnedEnd, PostgresMigration, PostgresMigrationSpec, PostgresMigrationStatus, Side, StepName};
+use crate::api::{
+    Database, Finding, PinnedEnd, PostgresMigration, PostgresMigrationSpec, PostgresMigrationStatus, Side, StepName,
+};
 use crate::archive::{ArchiveError, Bucket, BucketConfig, ErrorKind};
 use crate::kubernetes::clients::{self, ClientError};
 use crate::kubernetes::errors::{Error as KubernetesError, Kind, Request};
@@ -20,6 +22,7 @@ use crate::kubernetes::labels::MigrationId;
 use crate::kubernetes::psql::{PsqlCarrier, PsqlLogin};
 use crate::kubernetes::secrets::{self, SecretError};
 use crate::plan::Failure;
+use crate::plan::checks::{LIMIT, Place};
 use crate::plan::operation::{ArchiveEnd, DatabaseEnd, SecretKey};
 use crate::plan::record;
 use crate::postgres::carrier::{Carrier, Session, SqlError, SqlErrorKind};
@@ -102,7 +105,7 @@ impl<'a> Context<'a> {
         let refused = |why: &str| {
             Failure::needs_human(
                 reasons::SERVICE_ACCOUNT_NOT_ALLOWED,
-                format!("spec.serviceAccountName: ServiceAccount {home}/{name} {why}"),
+                format!("spec.serviceAccountName: ServiceAccount {home}/{name} of this cluster {why}"),
             )
         };
         if home.starts_with("kube-") || home.starts_with("openshift-") || home == self.installation.namespace {
@@ -211,13 +214,41 @@ impl<'a> Context<'a> {
 
     /// What `side` was when the run began.
     pub fn pinned(&self, side: Side) -> Result<PinnedEnd, Failure> {
-        let pinned = self.status.pinned.as_ref().ok_or_else(|| {
-            Failure::terminal(reasons::UNKNOWN, "the status lost what both ends were: delete the object and create it again")
-        })?;
+        let pinned = self.status.pinned.as_ref().ok_or_else(|| lost("what both ends were"))?;
         Ok(match side {
             Side::Source => pinned.source.clone(),
             Side::Target => pinned.target.clone(),
         })
+    }
+
+    /// Where `side` is, once that was written down.
+    pub fn place(&self, side: Side) -> Option<Place> {
+        let end = self.pinned(side).ok()?;
+        Some(Place { side, cluster: self.cluster_words(side), namespace: end.namespace, pod: end.pod })
+    }
+
+    /// An object in the namespace of `side`, in words: `Deployment onyx/api of this cluster`.
+    pub fn object_words(&self, side: Side, kind: &str, name: &str) -> String {
+        format!("{kind} {}/{name} of {}", self.namespace(side), self.cluster_words(side))
+    }
+
+    /// A failure of the Kubernetes API of `side` in words.
+    pub fn api(&self, side: Side, e: &KubernetesError) -> Failure {
+        let failure = kubernetes(e);
+        Failure { message: format!("{}: {} ({})", path(side), failure.message, self.cluster_words(side)), ..failure }
+    }
+
+    /// A failure of a step, with its server named.
+    pub fn placed(&self, failure: Failure) -> Failure {
+        [Side::Source, Side::Target].into_iter().filter_map(|side| self.place(side)).fold(failure, |f, place| at(&place, f))
+    }
+
+    /// Tells the author something that stops nothing.
+    pub fn warn(&mut self, reason: &str, path: &str, message: &str) {
+        let warnings = &mut self.status.warnings;
+        if warnings.len() < LIMIT {
+            warnings.push(Finding { reason: reason.into(), path: path.into(), message: record::bounded(message) });
+        }
     }
 
     /// The container of `side`'s server.
@@ -310,6 +341,22 @@ pub fn path(side: Side) -> &'static str {
     }
 }
 
+/// The status lacks what an earlier step wrote into it: nothing can be concluded, and nothing must be guessed.
+pub fn lost(what: &str) -> Failure {
+    Failure::terminal(reasons::STATUS_LOST, format!("the status does not tell {what}: it was changed or restored by somebody"))
+}
+
+/// The failure, with its server named where it speaks of one only by its place in the spec.
+pub fn at(place: &Place, failure: Failure) -> Failure {
+    let (path, rest) = failure.message.split_once(": ").unwrap_or_default();
+    let speaks = path == place.path() || path == place.below("postgres.exec");
+    if !speaks || rest.contains(&place.cluster) {
+        return failure;
+    }
+    let message = format!("{path}: {}: {rest}", place.server());
+    Failure { message, ..failure }
+}
+
 /// A failure of the Kubernetes API in words.
 pub fn kubernetes(e: &KubernetesError) -> Failure {
     let message = e.to_string();
@@ -319,7 +366,7 @@ pub fn kubernetes(e: &KubernetesError) -> Failure {
         Kind::Unauthorized => Failure::needs_human(reasons::CLUSTER_UNAUTHORIZED, message),
         Kind::Unreachable => Failure::transient(reasons::CLUSTER_UNREACHABLE, message),
         Kind::Conflict | Kind::AlreadyExists | Kind::Transient => Failure::transient(reasons::TRANSIENT, message),
-        Kind::Invalid | Kind::Other => Failure::needs_human(reasons::OBJECT_NOT_FOUND, message),
+        Kind::Invalid | Kind::Other => Failure::needs_human(reasons::REQUEST_REFUSED, message),
     }
 }
 
@@ -359,7 +406,12 @@ pub fn archive(e: &ArchiveError) -> Failure {
         ErrorKind::Forbidden => Failure::needs_human(reasons::BUCKET_FORBIDDEN, message),
         ErrorKind::Unreachable => Failure::transient(reasons::BUCKET_UNREACHABLE, message),
         ErrorKind::Transient => Failure::transient(reasons::TRANSIENT, message),
-        _ => Failure::needs_human(reasons::BUCKET_FORBIDDEN, message),
+        ErrorKind::Misconfigured => Failure::needs_human(reasons::SPEC_INVALID, message),
+        ErrorKind::TooLarge => Failure::terminal(reasons::ARCHIVE_TOO_LARGE, message),
+        ErrorKind::PreconditionFailed | ErrorKind::NotFound | ErrorKind::Mismatch => {
+            Failure::needs_human(reasons::ARCHIVE_DAMAGED, message)
+        }
+        ErrorKind::Other => Failure::needs_human(reasons::REQUEST_REFUSED, message),
     }
 }
 
@@ -369,6 +421,29 @@ pub fn exec(side: Side, e: &ExecError) -> Failure {
     match e.kind {
         ExecErrorKind::Forbidden => Failure::needs_human(reasons::MISSING_PERMISSION, message),
         ExecErrorKind::NotFound => Failure::needs_human(reasons::POD_NOT_READY, message),
-        _ => Failure::transient(reasons::TRANSIENT, message),
+        ExecErrorKind::Connect => Failure::transient(reasons::CLUSTER_UNREACHABLE, message),
+        ExecErrorKind::Refused
+        | ExecErrorKind::Protocol
+        | ExecErrorKind::Runtime
+        | ExecErrorKind::Cut
+        | ExecErrorKind::Deadline => Failure::transient(reasons::TRANSIENT, message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_a_server_names_it_once() {
+        let place = Place { side: Side::Source, cluster: "the old cluster".into(), namespace: "old".into(), pod: "pg-0".into() };
+        let said = |message: &str| at(&place, Failure::transient(reasons::QUERY_FAILED, message)).message;
+        let once = said("spec.source: no answer");
+        assert_eq!(once, "spec.source: the source server (pod old/pg-0 of the old cluster): no answer");
+        assert_eq!(said(&once), once);
+        assert_eq!(said("spec.source.postgres.exec: cut").matches("pod old/pg-0 of the old cluster").count(), 1);
+        for other in ["spec.target: no answer", "spec.source.fence: no", "Job a/b failed: no", "no colon"] {
+            assert_eq!(said(other), other);
+        }
     }
 }

@@ -34,6 +34,10 @@ mod transfer;
 /// # Errors
 /// What went wrong, with its class: `plan::failure` decides what is done about it. The status may have been changed before.
 pub async fn run(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    forward(step, cx).await.map_err(|failure| cx.placed(failure))
+}
+
+async fn forward(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
     match step {
         StepName::Pin => s01_pin::run(cx).await,
         StepName::Preflight => s02_preflight::run(cx).await,
@@ -58,6 +62,10 @@ pub async fn run(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failur
 /// # Errors
 /// As [`run`]; an undo is tried again for as long as it takes.
 pub async fn undo(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    backward(step, cx).await.map_err(|failure| cx.placed(failure))
+}
+
+async fn backward(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
     match step {
         // Nothing is undone of them: they change nothing, or only once going back is over.
         StepName::Pin | StepName::Preflight | StepName::Witness | StepName::Resume | StepName::Keep => Ok(Advance::Done),

@@ -2,7 +2,7 @@
 //!
 //! No effect. Every later step must find the same; what an author changes meanwhile in names and labels changes nothing.
 
-use super::context::{Context, SHORT, exec, kubernetes, path, sql};
+use super::context::{Context, SHORT, at, exec, kubernetes, path, sql};
 use super::s02_preflight as preflight;
 use crate::api::conditions::reasons;
 use crate::api::{ExecPostgres, Pinned, PinnedEnd, Side};
@@ -78,7 +78,8 @@ async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
     };
     let pod = pods::resolve(&client, &namespace, &declared).await.map_err(|e| match &e {
         PodError::NotFound(_) | PodError::NotReady(_) | PodError::Ambiguous(_) => words(reasons::POD_NOT_READY, &e),
-        PodError::ContainerAbsent(_) | PodError::Unusable(_) => words(reasons::OBJECT_NOT_FOUND, &e),
+        PodError::ContainerAbsent(_) => words(reasons::OBJECT_NOT_FOUND, &e),
+        PodError::Unusable(_) => words(reasons::SPEC_INVALID, &e),
         PodError::Api(api) => {
             let f = kubernetes(api);
             Failure { message: format!("{}.postgres.exec: {} (in {cluster})", path(side), f.message), ..f }
@@ -103,8 +104,9 @@ async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
     }
     if end.admin_user.is_empty() {
         let argv: Vec<String> = ["sh", "-c", ADMIN_USER].map(String::from).into();
-        let done =
-            process::run(&client, &Context::exec_target(&end), &argv, b"", SHORT, 256).await.map_err(|e| exec(side, &e))?;
+        let done = process::run(&client, &Context::exec_target(&end), &argv, b"", SHORT, 256)
+            .await
+            .map_err(|e| at(&place, exec(side, &e)))?;
         String::from_utf8_lossy(&done.stdout).trim().clone_into(&mut end.admin_user);
     }
     let login = PsqlLogin::new(&end.admin_user, &cx.names.application("pin"));
@@ -120,7 +122,7 @@ async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
             Failure { message, ..f }
         }
     })?;
-    let server = catalog::server(session.as_mut()).await.map_err(|e| sql(side, &e));
+    let server = catalog::server(session.as_mut()).await.map_err(|e| at(&place, sql(side, &e)));
     session.close().await;
     let server = server?;
     end.system_identifier = server.system_identifier;
@@ -136,10 +138,11 @@ pub async fn follow(cx: &mut Context<'_>, side: Side) -> Result<(), Failure> {
         return Err(Failure::terminal(
             reasons::SERVER_CHANGED,
             format!(
-                "{}: pod {}/{} holds another server (system identifier {}) than the run began with ({})",
+                "{}: pod {}/{} of {} holds another server (system identifier {}) than the run began with ({})",
                 path(side),
                 now.namespace,
                 now.pod,
+                cx.cluster_words(side),
                 now.system_identifier,
                 known.system_identifier
             ),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::context::{Context, kubernetes};
+use super::context::Context;
 use crate::api::conditions::reasons;
 use crate::api::{Quiesced, Side, StepName, Writer};
 use crate::kubernetes::workloads::{self, Setting, Start, Stop, WorkloadId, WorkloadState};
@@ -27,13 +27,16 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     if let Some(at) = cx.status.quiesced.iter().position(|q| !q.requested) {
         let q = cx.status.quiesced[at].clone();
         let client = cx.cluster(q.side).await?;
-        match workloads::stop(&client, cx.names.uid(), &id(&q)).await.map_err(|e| kubernetes(&e))? {
+        match workloads::stop(&client, cx.names.uid(), &id(&q)).await.map_err(|e| cx.api(q.side, &e))? {
             Stop::Stopped(original) => set_original(&mut cx.status.quiesced[at], original),
             Stop::Gone => cx.status.quiesced[at].stopped = true,
             Stop::HeldByOther(other) => {
                 return Err(Failure::needs_human(
                     reasons::CHANGED_BY_OTHERS,
-                    format!("{:?} {}/{} is held at 0 by another migration ({other})", q.kind, q.namespace, q.name),
+                    format!(
+                        "{} is held at 0 by another migration (UID {other}): wait for its end, or call it off",
+                        words(cx, &q)
+                    ),
                 ));
             }
         }
@@ -49,33 +52,31 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
             return Err(Failure::needs_human(
                 reasons::CHANGED_BY_OTHERS,
                 format!(
-                    "{:?} {}/{} was started again by somebody after it was stopped: look for an autoscaler or a GitOps controller that owns it{}",
-                    q.kind,
-                    q.namespace,
-                    q.name,
+                    "{} was started again by somebody after it was stopped: look for an autoscaler or a GitOps controller that owns it{}",
+                    words(cx, &q),
                     now.controller.as_ref().map_or_else(String::new, |c| format!(" (its controller is {c})"))
                 ),
             ));
         }
-        let pods = workloads::pods_left(&client, &now.id()).await.map_err(|e| kubernetes(&e))?;
+        let pods = workloads::pods_left(&client, &now.id()).await.map_err(|e| cx.api(q.side, &e))?;
         if pods.quiet() {
             continue;
         }
         cx.status.quiesced[at].stopped = false;
         let what = if pods.names.is_empty() { "its controller has not seen it yet".into() } else { pods.names.join(", ") };
-        left.push(format!("{:?} {}/{}: {what}", q.kind, q.namespace, q.name));
+        left.push(format!("{}: {what}", words(cx, &q)));
     }
     if !left.is_empty() {
         let begun = cx.status.steps.iter().find(|s| s.name == StepName::Quiesce).and_then(|s| s.start_time.as_ref());
         let waited = begun.map_or(0, |t| cx.now.as_second() - t.0.as_second());
-        let words = left.into_iter().take(10).collect::<Vec<_>>().join("; ");
+        let left = left.into_iter().take(10).collect::<Vec<_>>().join("; ");
         if waited > DEADLINE {
             return Err(Failure::needs_human(
                 reasons::WRITERS_STILL_RUNNING,
-                format!("after {waited} s there are still pods of writers: {words}"),
+                format!("{waited} s after they were stopped there are still pods of: {left}"),
             ));
         }
-        return Ok(Advance::Wait { seconds: 1, message: format!("waiting until no pod is left: {words}") });
+        return Ok(Advance::Wait { seconds: 1, message: format!("waiting until no pod is left: {left}") });
     }
     // The second read: pods that a controller was about to make must have shown themselves by now.
     if cx.status.quiesced.iter().any(|q| !q.stopped) {
@@ -101,7 +102,7 @@ pub async fn all(cx: &mut Context<'_>) -> Result<Vec<(Side, WorkloadState)>, Fai
         cx.spec().source.writers.iter().map(|w| (Side::Source, w.clone())).chain(application).collect();
     for (side, writer) in named {
         let client = cx.cluster(side).await?;
-        for w in workloads::find(&client, &cx.namespace(side), &writer).await.map_err(|e| kubernetes(&e))? {
+        for w in workloads::find(&client, &cx.namespace(side), &writer).await.map_err(|e| cx.api(side, &e))? {
             if !found.iter().any(|(_, f)| f.uid == w.uid) {
                 found.push((side, w));
             }
@@ -139,6 +140,11 @@ pub fn id(q: &Quiesced) -> WorkloadId {
     WorkloadId { kind: q.kind, namespace: q.namespace.clone(), name: q.name.clone(), uid: q.uid.clone() }
 }
 
+/// A stopped workload for people.
+pub fn words(cx: &Context<'_>, q: &Quiesced) -> String {
+    cx.object_words(q.side, &format!("{:?}", q.kind), &q.name)
+}
+
 /// How it was before.
 pub fn original(q: &Quiesced) -> Setting {
     match q.suspended {
@@ -147,15 +153,25 @@ pub fn original(q: &Quiesced) -> Setting {
     }
 }
 
+/// What was not put back is told: somebody else's word was the last one.
+fn left_alone(cx: &mut Context<'_>, q: &Quiesced, why: &str) {
+    let path = match q.side {
+        Side::Source => "spec.source.writers",
+        Side::Target => "spec.target.application.workloads",
+    };
+    let message = format!("{} was left as it is, because {why}; before the migration it was {:?}", words(cx, q), original(q));
+    cx.warn(reasons::CHANGED_BY_OTHERS, path, &message);
+}
+
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(at) = cx.status.quiesced.iter().position(|q| !q.restored) else { return Ok(Advance::Done) };
     let q = cx.status.quiesced[at].clone();
     let client = cx.cluster(q.side).await?;
-    let done = workloads::restore(&client, cx.names.uid(), &id(&q), original(&q)).await.map_err(|e| kubernetes(&e))?;
+    let done = workloads::restore(&client, cx.names.uid(), &id(&q), original(&q)).await.map_err(|e| cx.api(q.side, &e))?;
     match done {
         Start::Set | Start::Gone => {}
-        Start::ChangedByOthers(now) => tracing::warn!(?q, ?now, "left as somebody else set it"),
-        Start::HeldByOther(other) => tracing::warn!(?q, other, "left to the migration that holds it"),
+        Start::ChangedByOthers(now) => left_alone(cx, &q, &format!("somebody set it to {now:?} meanwhile")),
+        Start::HeldByOther(other) => left_alone(cx, &q, &format!("another migration (UID {other}) holds it")),
     }
     cx.status.quiesced[at].restored = true;
     Ok(Advance::Again)

@@ -56,7 +56,7 @@ pub async fn admins(cx: &mut Context<'_>, side: Side) -> Result<AdminSessions, F
 }
 
 fn lost() -> Failure {
-    Failure::terminal(reasons::FENCE_FAILED, "the status lost what the fence was made of: lift it by hand, see the runbook")
+    super::context::lost("what the fence was made of")
 }
 
 fn text<T: serde::Serialize>(value: &T) -> Result<String, Failure> {
@@ -186,7 +186,7 @@ pub async fn tight(cx: &Context<'_>, admins: &mut AdminSessions, known: &Fence) 
     if leaks.is_empty() {
         return Ok(());
     }
-    Err(Failure::transient(reasons::FENCE_FAILED, format!("the source is not closed: {}", leaks.join("; "))))
+    Err(Failure::transient(reasons::FENCE_FAILED, format!("spec.source: the database is not closed: {}", leaks.join("; "))))
 }
 
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {

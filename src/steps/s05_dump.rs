@@ -4,7 +4,7 @@
 //! Probe: the Job's verdict; a new attempt finds a finished object by its manifest. Undo: end the mover and what it started
 //! in the pod, abort its uploads, delete what this run wrote into the bucket.
 
-use super::context::{Context, archive, sql};
+use super::context::{Context, archive, lost, sql};
 use super::transfer::{Moved, drive, end_movers};
 use crate::api::conditions::reasons;
 use crate::api::{ArchiveStatus, Side, StepName};
@@ -16,7 +16,7 @@ use crate::postgres::catalog;
 
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(pinned) = cx.status.pinned.clone() else {
-        return Err(Failure::terminal(reasons::UNKNOWN, "the status lost what both ends were"));
+        return Err(lost("what both ends were"));
     };
     let database = cx.database().name.clone();
     let Some(planned) = cx.status.archive.clone() else {
@@ -36,7 +36,10 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         Moved::Not(advance) => Ok(advance),
         Moved::Done(verdict) => {
             let (Some(bytes), Some(sha256)) = (verdict.bytes, verdict.sha256.clone()) else {
-                return Err(Failure::terminal(reasons::DUMP_FAILED, "the mover did not say what it uploaded"));
+                return Err(Failure::terminal(
+                    reasons::DUMP_FAILED,
+                    "the mover ended well, but did not say how much it uploaded: nothing of that can be trusted",
+                ));
             };
             cx.status.archive = Some(ArchiveStatus { bytes: i64::try_from(bytes).ok(), sha256: Some(sha256), ..planned });
             Ok(Advance::Done)

@@ -3,7 +3,7 @@
 //! Effect: a mover Job reads the whole object, compares length and SHA-256 with what the dump said, then writes the run's
 //! manifest, create-only and last of all. Undo: with the dump's.
 
-use super::context::Context;
+use super::context::{Context, lost};
 use super::transfer::{Moved, drive};
 use crate::api::StepName;
 use crate::api::conditions::reasons;
@@ -14,7 +14,7 @@ use crate::plan::record::Advance;
 
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let (Some(archive), Some(pinned)) = (cx.status.archive.clone(), cx.status.pinned.clone()) else {
-        return Err(Failure::terminal(reasons::ARCHIVE_DAMAGED, "the status lost the archive's key"));
+        return Err(lost("where the archive is"));
     };
     let task = Task::Verify(VerifyTask {
         archive: cx.archive_end(&archive.key),
@@ -30,8 +30,13 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
                 return Err(Failure::terminal(
                     reasons::ARCHIVE_DAMAGED,
                     format!(
-                        "{}/{} was read back as {:?} bytes with SHA-256 {:?}",
-                        archive.bucket, archive.key, verdict.bytes, verdict.sha256
+                        "spec.archive.s3: {}/{} was uploaded as {} bytes with SHA-256 {} and read back as {} bytes with SHA-256 {}",
+                        archive.bucket,
+                        archive.key,
+                        archive.bytes.unwrap_or_default(),
+                        archive.sha256.unwrap_or_default(),
+                        verdict.bytes.unwrap_or_default(),
+                        verdict.sha256.unwrap_or_default()
                     ),
                 ));
             }

@@ -4,7 +4,7 @@
 //! Job per attempt; each new attempt begins with a fresh staging database. Probe: `pg_database` by name, the Job's verdict.
 //! Undo: end the mover, drop the staging database. Nothing that an application can see is touched.
 
-use super::context::{Context, sql};
+use super::context::{Context, lost, sql};
 use super::s04_fence::{DEADLINE, admins, current_name, swap};
 use super::transfer::{Moved, drive, end_movers};
 use crate::api::conditions::reasons;
@@ -19,7 +19,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let attempt = cx.attempt(StepName::Restore);
     let name = derived_name(cx.database().target_name(), cx.names.uid(), DerivedRole::Staging);
     let Some(archive) = cx.status.archive.clone().filter(|a| a.sealed) else {
-        return Err(Failure::terminal(reasons::ARCHIVE_DAMAGED, "the archive is not sealed"));
+        return Err(lost("that the archive was sealed"));
     };
     let made = cx.status.staging.as_ref().filter(|s| s.attempt == attempt);
     match made {

@@ -3,7 +3,7 @@
 //! Effect: a mover Job digests both sides and writes the per-table document beside the archive. A difference is final: no
 //! attempt of this run can make it equal. Undo: end the mover; the document goes with the archive.
 
-use super::context::Context;
+use super::context::{Context, lost};
 use super::transfer::{Moved, drive};
 use crate::api::conditions::reasons;
 use crate::api::{Side, StepName, Verification};
@@ -13,7 +13,7 @@ use crate::plan::record::Advance;
 
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let (Some(archive), Some(staging)) = (cx.status.archive.clone(), cx.status.staging.clone()) else {
-        return Err(Failure::terminal(reasons::NOT_EQUAL, "the status lost what is to be compared"));
+        return Err(lost("what is to be compared"));
     };
     let task = Task::Compare(CompareTask {
         source: cx.database_end(Side::Source, &super::s04_fence::current_name(cx))?,
@@ -26,7 +26,10 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
             let int = |n: Option<u64>| n.and_then(|n| i64::try_from(n).ok());
             let (Some(tables), Some(rows), true) = (int(verdict.tables), int(verdict.rows), verdict.differences_total == 0)
             else {
-                return Err(Failure::terminal(reasons::NOT_EQUAL, "the mover did not say what it compared"));
+                return Err(Failure::terminal(
+                    reasons::NOT_EQUAL,
+                    "the mover ended well, but did not say what it compared: the copy counts as different",
+                ));
             };
             cx.status.verification = Some(Verification {
                 equal: true,

@@ -2,9 +2,8 @@
 //!
 //! Effect: a mover Job runs ANALYZE. Undo: end the mover; the statistics go with the staging database.
 
-use super::context::Context;
+use super::context::{Context, lost};
 use super::transfer::{Moved, drive};
-use crate::api::conditions::reasons;
 use crate::api::{Side, StepName};
 use crate::plan::Failure;
 use crate::plan::operation::{AnalyzeTask, Task};
@@ -12,7 +11,7 @@ use crate::plan::record::Advance;
 
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(staging) = cx.status.staging.clone() else {
-        return Err(Failure::terminal(reasons::RESTORE_FAILED, "the status lost the staging database"));
+        return Err(lost("what the copy is called"));
     };
     let task = Task::Analyze(AnalyzeTask { target: cx.database_end(Side::Target, &staging.database)? });
     match drive(cx, StepName::Analyze, task).await? {

@@ -3,7 +3,7 @@
 //! The fence must be tight, and next transaction id and sequences must be where they were when it was closed. On a server
 //! with other busy databases the transaction id moves; then the whole comparison is made once more instead.
 
-use super::context::Context;
+use super::context::{Context, lost};
 use super::s04_fence as fence;
 use super::transfer::{Moved, drive};
 use crate::api::conditions::reasons;
@@ -15,7 +15,7 @@ use crate::postgres::catalog::Witness;
 
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(known) = cx.status.fence.clone() else {
-        return Err(Failure::terminal(reasons::SOURCE_CHANGED, "the status lost the fence"));
+        return Err(lost("how the source was closed"));
     };
     let mut admins = fence::admins(cx, Side::Source).await?;
     let tight = fence::tight(cx, &mut admins, &known).await;
@@ -36,7 +36,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     }
     if recompare {
         let (Some(archive), Some(staging)) = (cx.status.archive.clone(), cx.status.staging.clone()) else {
-            return Err(Failure::terminal(reasons::SOURCE_CHANGED, "the status lost what is to be compared"));
+            return Err(lost("what is to be compared"));
         };
         let task = Task::Compare(CompareTask {
             source: cx.database_end(Side::Source, &fence::current_name(cx))?,

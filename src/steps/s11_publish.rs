@@ -4,7 +4,7 @@
 //! before. Probe: the catalogs, by OID. Undo: the same transaction backwards. A database that had the name is set aside,
 //! never dropped.
 
-use super::context::{Context, sql};
+use super::context::{Context, lost, sql};
 use super::s04_fence::{self as fence, DEADLINE, admins, swap};
 use crate::api::conditions::reasons;
 use crate::api::{ExistingTarget, Publication, Side};
@@ -17,7 +17,7 @@ use crate::postgres::staging;
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let proven = cx.status.verification.as_ref().is_some_and(|v| v.equal && v.witnessed);
     if !proven {
-        return Err(Failure::terminal(reasons::NOT_EQUAL, "the copy is not proven equal"));
+        return Err(lost("that the copy was proven equal"));
     }
     let failed = |e| swap(Side::Target, reasons::PUBLISH_FAILED, &e);
     let Some(known) = cx.status.publication.clone() else {
@@ -43,8 +43,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
 }
 
 fn read(known: &Publication) -> Result<publish::Publication, Failure> {
-    serde_json::from_str(&known.originals)
-        .map_err(|_| Failure::terminal(reasons::PUBLISH_FAILED, "the status lost what was to be published"))
+    serde_json::from_str(&known.originals).map_err(|_| lost("what was to be published"))
 }
 
 /// Dresses the staging database and records what is to be swapped.
@@ -96,7 +95,10 @@ async fn refuse_tables(cx: &mut Context<'_>, name: &str) -> Result<(), Failure> 
     if inventory?.holds_tables() {
         return Err(Failure::terminal(
             reasons::TARGET_NOT_EMPTY,
-            format!("spec.databases[0].existingTarget: database {name:?} of the target got tables since the checks"),
+            format!(
+                "spec.databases[0].existingTarget: database {name:?} of {} got tables since the checks: it is not replaced",
+                cx.place(Side::Target).map_or_else(|| "the target".into(), |place| place.server())
+            ),
         ));
     }
     Ok(())

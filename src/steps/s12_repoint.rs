@@ -22,10 +22,10 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(known) = cx.status.repointed.clone() else {
         let mut found = Vec::new();
         for (n, (place, _)) in places.iter().enumerate() {
-            let now = config::read(&client, &namespace, place).await.map_err(|e| failed(n, &e))?;
+            let now = config::read(&client, &namespace, place).await.map_err(|e| failed(cx, n, &e))?;
             found.push(Previous { place: place.clone(), value: now.value });
         }
-        previous::keep(&client, &namespace, &secret, &cx.migration(), &found).await.map_err(|e| kubernetes(&e))?;
+        previous::keep(&client, &namespace, &secret, &cx.migration(), &found).await.map_err(|e| cx.api(Side::Target, &e))?;
         cx.status.repointed = Some(Repointed { previous_values: secret, begun: 0, written: 0 });
         return Ok(Advance::Again);
     };
@@ -39,13 +39,17 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         return Ok(Advance::Again);
     }
     let (at, place, before, new) = begun(cx, &known).await?;
-    let done = config::replace(&client, &namespace, &place, before.as_ref(), Some(&new)).await.map_err(|e| failed(at, &e))?;
+    let done = config::replace(&client, &namespace, &place, before.as_ref(), Some(&new)).await.map_err(|e| failed(cx, at, &e))?;
     match done {
         Replacement::Written | Replacement::Already => {}
         Replacement::ChangedByOthers => {
             return Err(Failure::needs_human(
                 reasons::CHANGED_BY_OTHERS,
-                format!("spec.target.application.repoint[{at}]: {place} was changed by somebody during the migration"),
+                format!(
+                    "spec.target.application.repoint[{at}]: {place} in namespace {namespace} of {} was changed by somebody during the migration, and is left as it is: give it its previous value, which is kept in Secret {namespace}/{}, or the new one",
+                    cx.cluster_words(Side::Target),
+                    known.previous_values
+                ),
             ));
         }
     }
@@ -59,14 +63,23 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let client = cx.cluster(Side::Target).await?;
     let namespace = cx.namespace(Side::Target);
     let Some(known) = cx.status.repointed.clone().filter(|k| k.begun > 0) else {
-        previous::forget(&client, &namespace, &cx.names.previous_values(), &cx.migration()).await.map_err(|e| kubernetes(&e))?;
+        previous::forget(&client, &namespace, &cx.names.previous_values(), &cx.migration())
+            .await
+            .map_err(|e| cx.api(Side::Target, &e))?;
         cx.status.repointed = None;
         return Ok(Advance::Done);
     };
     let (at, place, before, new) = begun(cx, &known).await?;
-    match config::replace(&client, &namespace, &place, Some(&new), before.as_ref()).await.map_err(|e| failed(at, &e))? {
+    match config::replace(&client, &namespace, &place, Some(&new), before.as_ref()).await.map_err(|e| failed(cx, at, &e))? {
         Replacement::Written | Replacement::Already => {}
-        Replacement::ChangedByOthers => tracing::warn!(%place, "left as somebody else set it"),
+        Replacement::ChangedByOthers => {
+            let cluster = cx.cluster_words(Side::Target);
+            cx.warn(
+                reasons::CHANGED_BY_OTHERS,
+                &format!("spec.target.application.repoint[{at}]"),
+                &format!("{place} in namespace {namespace} of {cluster} was left as somebody set it meanwhile"),
+            );
+        }
     }
     if let Some(r) = &mut cx.status.repointed {
         r.begun -= 1;
@@ -77,12 +90,15 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
 
 /// The setting begun last: its number, place, previous value and new value.
 async fn begun(cx: &mut Context<'_>, known: &Repointed) -> Result<(usize, Place, Option<Value>, Value), Failure> {
-    let lost =
-        || Failure::terminal(reasons::REPOINT_FAILED, "the Secret with the previous values is gone or does not fit the spec");
+    let secret = cx.object_words(Side::Target, "Secret", &known.previous_values);
+    let lost = || {
+        let what = "which keeps the previous values of the settings, is gone or does not fit the spec";
+        Failure::terminal(reasons::REPOINT_FAILED, format!("spec.target.application.repoint: {secret}, {what}"))
+    };
     let client = cx.cluster(Side::Target).await?;
     let kept = previous::kept(&client, &cx.namespace(Side::Target), &known.previous_values, &cx.migration())
         .await
-        .map_err(|e| kubernetes(&e))?
+        .map_err(|e| cx.api(Side::Target, &e))?
         .ok_or_else(lost)?;
     let at = usize::try_from(known.begun - 1).map_err(|_| lost())?;
     let (place, template) = places(cx)?.into_iter().nth(at).ok_or_else(lost)?;
@@ -95,7 +111,7 @@ async fn begun(cx: &mut Context<'_>, known: &Repointed) -> Result<(usize, Place,
 fn places(cx: &Context<'_>) -> Result<Vec<(Place, String)>, Failure> {
     let named = |(n, r)| {
         Place::of(r).map(|place| (place, r.template.clone())).ok_or_else(|| {
-            Failure::terminal(reasons::REPOINT_FAILED, format!("spec.target.application.repoint[{n}] names no setting"))
+            Failure::terminal(reasons::REPOINT_FAILED, format!("spec.target.application.repoint[{n}]: it names no setting"))
         })
     };
     cx.spec().target.application.repoint.iter().enumerate().map(named).collect()
@@ -123,8 +139,8 @@ async fn filled(cx: &mut Context<'_>, template: &str) -> Result<String, Failure>
     ))
 }
 
-fn failed(n: usize, e: &ConfigError) -> Failure {
-    let message = format!("spec.target.application.repoint[{n}]: {e}");
+fn failed(cx: &Context<'_>, n: usize, e: &ConfigError) -> Failure {
+    let message = format!("spec.target.application.repoint[{n}]: {e} ({})", cx.cluster_words(Side::Target));
     match e {
         ConfigError::Absent(_) => Failure::needs_human(reasons::REPOINT_NOT_FOUND, message),
         ConfigError::Refused(_) => Failure::needs_human(reasons::REPOINT_FAILED, message),

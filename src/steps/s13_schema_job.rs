@@ -33,7 +33,8 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         };
         let client = cx.cluster(Side::Target).await?;
         let path = format!("spec.target.application.schemaJobs[{}]", entry.name);
-        let named = |f: Failure| Failure { message: format!("{path}: {}", f.message), ..f };
+        let cluster = cx.cluster_words(Side::Target);
+        let named = |f: Failure| Failure { message: format!("{path}: in {cluster}: {}", f.message), ..f };
         let created = cx.status.schema_jobs[at].created;
         let state = jobs::job_state(&client, &namespace, &job).await.map_err(|e| named(kubernetes(&e)))?;
         let failed = |message: String| Err(named(Failure::needs_human(reasons::SCHEMA_JOB_FAILED, message)));
@@ -101,10 +102,10 @@ fn last(text: &str) -> String {
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let client = cx.cluster(Side::Target).await?;
     let namespace = cx.namespace(Side::Target);
-    let mine = jobs::of_migration(&client, &namespace, &cx.migration()).await.map_err(|e| kubernetes(&e))?;
+    let mine = jobs::of_migration(&client, &namespace, &cx.migration()).await.map_err(|e| cx.api(Side::Target, &e))?;
     let mut left = 0;
     for (name, uid) in mine.iter().filter(|(name, _)| cx.status.schema_jobs.iter().any(|s| s.job == *name)) {
-        jobs::delete(&client, &namespace, name, uid).await.map_err(|e| kubernetes(&e))?;
+        jobs::delete(&client, &namespace, name, uid).await.map_err(|e| cx.api(Side::Target, &e))?;
         left += 1;
     }
     if left > 0 {

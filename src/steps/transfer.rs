@@ -7,6 +7,7 @@ use super::context::{Context, kubernetes};
 use super::s01_pin::follow;
 use crate::api::conditions::reasons;
 use crate::api::{Side, StepName, Transfer};
+use crate::kubernetes::errors::Error as KubernetesError;
 use crate::kubernetes::jobs::mover::MoverJob;
 use crate::kubernetes::jobs::{self, JobState, Termination};
 use crate::plan::Failure;
@@ -54,10 +55,10 @@ pub async fn drive(cx: &mut Context<'_>, step: StepName, task: Task) -> Result<M
     cx.author().await?;
     let client = cx.installation.client.clone();
     let home = cx.home();
-    let state = jobs::job_state(&client, &home, &job).await.map_err(|e| kubernetes(&e))?;
+    let state = jobs::job_state(&client, &home, &job).await.map_err(|e| here(&e))?;
     let started = cx.status.transfer.as_ref().is_some_and(|t| t.started);
     match state {
-        JobState::Absent if started => Ok(lost(format!("Job {home}/{job} of the mover was deleted by somebody"))),
+        JobState::Absent if started => Ok(lost(format!("Job {home}/{job} of this cluster was deleted by somebody"))),
         JobState::Absent => {
             create(cx, &job, &operation).await?;
             if let Some(t) = &mut cx.status.transfer {
@@ -72,7 +73,7 @@ pub async fn drive(cx: &mut Context<'_>, step: StepName, task: Task) -> Result<M
             if since > START_DEADLINE {
                 return Err(Failure::needs_human(
                     reasons::DEADLINE_EXCEEDED,
-                    format!("the pod of Job {home}/{job} has not started for {since} s: {words}"),
+                    format!("the pod of Job {home}/{job} of this cluster has not started for {since} s: {words}"),
                 ));
             }
             Ok(Moved::Not(wait(format!("Job {job} is starting: {words}"))))
@@ -88,8 +89,8 @@ pub async fn drive(cx: &mut Context<'_>, step: StepName, task: Task) -> Result<M
             };
             Ok(Moved::Not(wait(message)))
         }
-        JobState::Succeeded { end, .. } => ended(&home, &job, "it is complete, but its pod is gone", end),
-        JobState::Failed { end, message, .. } => ended(&home, &job, &message, end),
+        JobState::Succeeded { end, .. } => ended(&about(cx, step), &home, &job, "it is complete, but its pod is gone", end),
+        JobState::Failed { end, message, .. } => ended(&about(cx, step), &home, &job, &message, end),
     }
 }
 
@@ -106,14 +107,33 @@ async fn create(cx: &Context<'_>, job: &str, operation: &Operation) -> Result<()
         deadline_seconds: None,
     }
     .build()
-    .map_err(|e| kubernetes(&e))?;
-    jobs::create(&cx.installation.client, &migration, &built).await.map_err(|e| kubernetes(&e))?;
+    .map_err(|e| here(&e))?;
+    jobs::create(&cx.installation.client, &migration, &built).await.map_err(|e| here(&e))?;
     Ok(())
 }
 
-fn ended(home: &str, job: &str, what: &str, end: Option<Termination>) -> Result<Moved, Failure> {
+/// What a mover of `step` works on, in words: its own messages name pods, but not their clusters.
+fn about(cx: &Context<'_>, step: StepName) -> String {
+    let server = |side| cx.place(side).map_or_else(String::new, |place| place.server());
+    let database = &cx.database().name;
+    match step {
+        StepName::Dump => format!("dumping database {database:?} of {}", server(Side::Source)),
+        StepName::VerifyArchive => "reading the archive back".into(),
+        StepName::Restore => format!("restoring into {}", server(Side::Target)),
+        StepName::Analyze => format!("analyzing the copy in {}", server(Side::Target)),
+        _ => format!("comparing database {database:?} of {} with its copy in {}", server(Side::Source), server(Side::Target)),
+    }
+}
+
+/// A failure of the API of this cluster, where movers live.
+fn here(e: &KubernetesError) -> Failure {
+    let failure = kubernetes(e);
+    Failure { message: format!("{} (this cluster)", failure.message), ..failure }
+}
+
+fn ended(about: &str, home: &str, job: &str, what: &str, end: Option<Termination>) -> Result<Moved, Failure> {
     match end {
-        Some(end) if !end.message.is_empty() => verdict(job, &end.message),
+        Some(end) if !end.message.is_empty() => verdict(about, job, &end.message),
         Some(end) => {
             Ok(lost(format!("Job {home}/{job} ended without a verdict: {} with exit code {}", end.reason, end.exit_code)))
         }
@@ -125,7 +145,7 @@ fn lost(message: String) -> Moved {
     Moved::Not(Advance::NextAttempt(Failure::transient(reasons::MOVER_LOST, message)))
 }
 
-fn verdict(job: &str, text: &str) -> Result<Moved, Failure> {
+fn verdict(about: &str, job: &str, text: &str) -> Result<Moved, Failure> {
     let verdict = match Verdict::parse(text) {
         Ok(v) => v,
         Err(why) => return Ok(lost(format!("Job {job} left no verdict that can be read: {why}"))),
@@ -135,13 +155,18 @@ fn verdict(job: &str, text: &str) -> Result<Moved, Failure> {
         (_, Some(class)) => {
             use crate::plan::operation::FailureClass;
             let reason = reason_of(verdict.reason);
+            // The document with all differences goes with the archive when the run is undone: the first few must be said here.
+            let more: String = verdict.differences.iter().skip(1).take(5).flat_map(|one| ["; ", one]).collect();
+            let message = format!("{about}: {}{more}", verdict.message);
             match class {
-                FailureClass::Transient => Ok(Moved::Not(Advance::NextAttempt(Failure::transient(reason, verdict.message)))),
-                FailureClass::NeedsHuman => Err(Failure::needs_human(reason, verdict.message)),
-                FailureClass::Terminal => Err(Failure::terminal(reason, verdict.message)),
+                FailureClass::Transient => Ok(Moved::Not(Advance::NextAttempt(Failure::transient(reason, message)))),
+                FailureClass::NeedsHuman => Err(Failure::needs_human(reason, message)),
+                FailureClass::Terminal => Err(Failure::terminal(reason, message)),
             }
         }
-        (Outcome::Failed, None) => Err(Failure::terminal(reasons::MOVER_LOST, "the mover contradicts itself")),
+        (Outcome::Failed, None) => {
+            Err(Failure::terminal(reasons::MOVER_LOST, format!("Job {job}: its mover contradicts itself: failed, for no reason")))
+        }
     }
 }
 
@@ -207,12 +232,12 @@ fn progress(cx: &mut Context<'_>, log: &str) -> String {
 pub async fn end_movers(cx: &Context<'_>) -> Result<Option<Advance>, Failure> {
     let (client, home) = (&cx.installation.client, cx.home());
     let mut left = 0;
-    for (name, uid) in jobs::of_migration(client, &home, &cx.migration()).await.map_err(|e| kubernetes(&e))? {
+    for (name, uid) in jobs::of_migration(client, &home, &cx.migration()).await.map_err(|e| here(&e))? {
         // A schema job may live in this namespace too: it is not a mover's.
         if cx.status.schema_jobs.iter().any(|s| s.job == name) {
             continue;
         }
-        jobs::delete(client, &home, &name, &uid).await.map_err(|e| kubernetes(&e))?;
+        jobs::delete(client, &home, &name, &uid).await.map_err(|e| here(&e))?;
         left += 1;
     }
     Ok((left > 0).then(|| Advance::Wait { seconds: 1, message: format!("{left} movers are ending") }))

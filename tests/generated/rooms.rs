@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::root;
 
 /// From the top to the ground.
-const ROOMS: [&str; 8] = ["operator", "mover", "steps", "plan", "kubernetes", "postgres", "archive", "api"];
+pub(crate) const ROOMS: [&str; 8] = ["operator", "mover", "steps", "plan", "kubernetes", "postgres", "archive", "api"];
 
 /// Libraries and the rooms that may name them.
 const LIBRARIES: [(&str, &[&str]); 3] =
@@ -26,7 +26,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn room_files(room: &str) -> Vec<(PathBuf, String)> {
+pub(crate) fn room_files(room: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     sources(&root().join("src").join(room), &mut found);
     assert!(!found.is_empty(), "room {room} is empty");

@@ -45,7 +45,7 @@ pub fn content(out: &mut Findings, place: &Place, it: &Content, owner: &str, ren
             reasons::SEARCH_PATH_DEPENDENCE,
             PATH,
             format!(
-                "functions of database {name:?} of {at} may rely on the search path, which is empty during a restore, so that it fails: {}. If so: ALTER FUNCTION ... SET search_path",
+                "functions of database {name:?} of {at} may rely on the search path, which is empty during a restore, so that it fails: {}. If so, on the source: ALTER FUNCTION ... SET search_path = ...",
                 listed(named, total(it.path_uses.total))
             ),
         );
@@ -60,7 +60,7 @@ pub fn content(out: &mut Findings, place: &Place, it: &Content, owner: &str, ren
             );
         }
     };
-    relations(out, &it.inventory.invalid_indexes, "invalid indexes, which a dump leaves out");
+    relations(out, &it.inventory.invalid_indexes, "invalid indexes, which a dump leaves out (REINDEX or drop them)");
     relations(
         out,
         &it.inventory.foreign_tables,
@@ -69,14 +69,14 @@ pub fn content(out: &mut Findings, place: &Place, it: &Content, owner: &str, ren
     relations(
         out,
         &it.inventory.tablespace_tables,
-        "tables in tablespaces of their own; on the target they go into the default one",
+        "tables in tablespaces of their own; on the target they go into the default one, which must have the room",
     );
     if it.database.encoding == "SQL_ASCII" {
         out.warn(
             reasons::ENCODING_MISMATCH,
             PATH,
             format!(
-                "database {name:?} of {at} has encoding SQL_ASCII: its text may be of any encoding, and is copied byte by byte"
+                "database {name:?} of {at} has encoding SQL_ASCII: its text may be of any encoding, and is copied byte by byte. The copy is SQL_ASCII too"
             ),
         );
     }
@@ -86,7 +86,7 @@ pub fn content(out: &mut Findings, place: &Place, it: &Content, owner: &str, ren
         out.warn(
             reasons::COLLATION_CHANGED,
             PATH,
-            format!("database {name:?} of {at} was made with collation version {made}, and runs with {now}: its indexes on text may be corrupt, and rows that break a unique constraint may show up in the restore"),
+            format!("database {name:?} of {at} was made with collation version {made}, and runs with {now}: its indexes on text may be corrupt, and rows that break a unique constraint may show up in the restore. Before the migration: REINDEX DATABASE, then ALTER DATABASE ... REFRESH COLLATION VERSION"),
         );
     }
     grants(out, place, it, owner);
@@ -113,7 +113,7 @@ fn archive_size(out: &mut Findings, place: &Place, name: &str, bytes: u64, limit
             reasons::ARCHIVE_TOO_LARGE,
             PATH,
             format!(
-                "the tables and large objects of database {name:?} of {} take {}; an archive holds {} at most, and it is not certain that compression makes up for that",
+                "the tables and large objects of database {name:?} of {} take {}; an archive holds {} at most, and it is not certain that compression makes up for that. Make it smaller, or move it by other means",
                 place.server(),
                 size(bytes),
                 size(limit)
@@ -142,7 +142,7 @@ fn triggers(out: &mut Findings, place: &Place, it: &Content) {
             reasons::NOT_CARRIED_OVER,
             PATH,
             format!(
-                "database {name:?} of {at} has event triggers, which only a superuser may create and which are not carried over: {}",
+                "database {name:?} of {at} has event triggers, which only a superuser may create and which are not carried over: {}. Create them again on the target",
                 listed(own.iter().map(|t| &t.name), own.len())
             ),
         );
@@ -172,7 +172,7 @@ fn name_uses(out: &mut Findings, place: &Place, it: &Content, renamed: bool) {
             reasons::DATABASE_NAME_IN_EXPRESSION,
             PATH,
             format!(
-                "policies of database {name:?} of {at} ask for the name of the database, which is another one on the target: {}",
+                "policies of database {name:?} of {at} ask for the name of the database, which is another one on the target: {}. Rewrite them, or keep the name: no targetName",
                 named(&policies)
             ),
         );
@@ -221,7 +221,7 @@ fn grants(out: &mut Findings, place: &Place, it: &Content, owner: &str) {
             reasons::NOT_CARRIED_OVER,
             PATH,
             format!(
-                "settings of single roles for database {name:?} of {at} are not carried over: {}",
+                "settings of single roles for database {name:?} of {at} are not carried over: {}. Give them again on the target: ALTER ROLE ... IN DATABASE ... SET",
                 listed(&settings, settings.len())
             ),
         );
@@ -269,7 +269,7 @@ pub fn extensions(
                 reasons::EXTENSION_CHANGES,
                 "spec.target.postgres",
                 format!(
-                    "extension {name:?} is of version {version} on the source and {} by default on {}",
+                    "extension {name:?} is of version {version} on the source and {} by default on {}: read its notes on upgrades",
                     offer.default_version,
                     target.server()
                 ),
@@ -287,7 +287,7 @@ pub fn extensions(
             out.warn(
                 reasons::EXTENSION_CHANGES,
                 PATH,
-                format!("extension {name:?} keeps rows of users in tables of its own; rows that the extension itself puts there as well would make the restore fail"),
+                format!("extension {name:?} keeps rows of users in tables of its own; rows that the extension itself puts there as well would make the restore fail. If it fails, delete those rows on the source"),
             );
         }
     }

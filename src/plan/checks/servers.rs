@@ -89,7 +89,11 @@ pub fn identity(out: &mut Findings, source: (&Place, &Server), target: (&Place, 
         out.block(
             reasons::SAME_DATABASE,
             "spec.target",
-            format!("database {name:?} of {} and of {} are one and the same", source.0.server(), target.0.server()),
+            format!(
+                "database {name:?} of {} and of {} are one and the same: name another server, or a targetName",
+                source.0.server(),
+                target.0.server()
+            ),
         );
     }
 }
@@ -181,7 +185,7 @@ pub fn fence(out: &mut Findings, place: &Place, asked: FenceMethod, fenced: &str
             reasons::FENCE_NOT_POSSIBLE,
             path,
             format!(
-                "database {name:?} of {at} is one that cannot be moved: a maintenance database, a template, or one that refuses connections because it was moved before.{comment}"
+                "database {name:?} of {at} is one that cannot be moved: a maintenance database, a template, or one that refuses connections because it was moved before. Name another database.{comment}"
             ),
         );
     }
@@ -197,7 +201,7 @@ pub fn fence(out: &mut Findings, place: &Place, asked: FenceMethod, fenced: &str
         (FenceMethod::Auto, FenceKind::Layered) => out.warn(
             reasons::FENCE_NOT_POSSIBLE,
             admin_path,
-            format!("{missing}. The layered fence takes the place of the swap: it keeps the owner and everybody's CONNECT out, and does not bind superusers"),
+            format!("{missing}. The layered fence takes the place of the swap: it keeps the owner and everybody's CONNECT out, and does not bind superusers. Grant that for the swap"),
         ),
         (FenceMethod::Auto | FenceMethod::Swap | FenceMethod::Layered, FenceKind::Swap | FenceKind::Layered) => {}
     }
@@ -271,7 +275,7 @@ fn layers(out: &mut Findings, place: &Place, it: &Surroundings) {
             reasons::FENCE_NOT_POSSIBLE,
             path,
             format!(
-                "the admin role {:?} of {at} may not raise the layered fence around database {name:?} either: it lacks {}",
+                "the admin role {:?} of {at} may not raise the layered fence around database {name:?} either: it lacks {}. Grant it, or use another role as admin",
                 it.server.user,
                 lacking.join(" and ")
             ),
@@ -307,7 +311,7 @@ fn followers(out: &mut Findings, place: &Place, it: &Surroundings) {
             reasons::NOT_CARRIED_OVER,
             path,
             format!(
-                "subscriptions write to database {name:?} of {at}: {}. They are disabled while it is fenced, and are not carried over",
+                "subscriptions write to database {name:?} of {at}: {}. They are disabled while it is fenced, and are not carried over: create them again on the target",
                 listed(&enabled, enabled.len())
             ),
         );
@@ -327,7 +331,7 @@ fn followers(out: &mut Findings, place: &Place, it: &Surroundings) {
             reasons::STANDBY_AWAY,
             "spec.source.postgres",
             format!(
-                "{at} keeps WAL for standbys that are not connected ({}): one of them, promoted later, would not know of the fence and accept writes",
+                "{at} keeps WAL for standbys that are not connected ({}): one of them, promoted later, would not know of the fence and accept writes. Bring them back first, or drop the slots of those that are gone for good",
                 listed(detached, detached.len())
             ),
         );
@@ -338,7 +342,7 @@ fn followers(out: &mut Findings, place: &Place, it: &Surroundings) {
             reasons::ACCESS_RULES_BY_NAME,
             path,
             format!(
-                "pg_hba.conf of {at} names database {name:?} (line {}): while the database is fenced it has another name, to which other lines apply, and the target has lines of its own",
+                "pg_hba.conf of {at} names database {name:?} (line {}): while the database is fenced it has another name, to which other lines apply, and the target has lines of its own. Look at both",
                 numbers.join(", ")
             ),
         );

@@ -11,7 +11,7 @@ pub fn admin_entry(out: &mut Findings, place: &Place, admin: &str, staging: &str
     out.block(
         reasons::ADMIN_LOGIN_FAILED,
         "spec.target.postgres.exec.adminUser",
-        format!("pg_hba.conf of {} does not let the admin role {admin:?} into a database called {staging:?}, as the copy is until it is published: {why}", place.server()),
+        format!("pg_hba.conf of {} does not let the admin role {admin:?} into a database called {staging:?}, as the copy is until it is published: {why}. Add a line `local` that does, or name another admin", place.server()),
     );
 }
 
@@ -99,7 +99,7 @@ pub fn existing(out: &mut Findings, place: &Place, policy: ExistingTarget, exist
             reasons::ENCODING_MISMATCH,
             "spec.databases[0]",
             format!(
-                "database {name:?} of {at} has encoding {}; the copy that takes its place has the source's, {}",
+                "database {name:?} of {at} has encoding {}; the copy that takes its place has the source's, {}: drivers must expect that",
                 database.encoding, source.encoding
             ),
         );
@@ -149,7 +149,7 @@ pub fn locale(out: &mut Findings, place: &Place, source: &Database, target: &Loc
             reasons::COLLATION_CHANGED,
             path,
             format!(
-                "locale {} is of version {here} on the source and {there} on {at}: text may sort in another order, and ranges of partitions by text may no longer fit",
+                "locale {} is of version {here} on the source and {there} on {at}: text may sort in another order, and ranges of partitions by text may no longer fit. Indexes are built anew and are right",
                 source.locale.as_deref().unwrap_or(&source.collate)
             ),
         );
@@ -237,14 +237,14 @@ pub fn endpoint(
             reasons::ENDPOINT_MISMATCH,
             path,
             format!(
-                "{address} leads {from} to another server (system identifier {system_identifier}) than {} ({expected}): applications would not find the new database there",
+                "{address} leads {from} to another server (system identifier {system_identifier}) than {} ({expected}): applications would not find the new database there. Correct the host, or the Service behind it",
                 place.server()
             ),
         ),
         Login::Reached { in_recovery: true, .. } => out.block(
             reasons::ENDPOINT_MISMATCH,
             path,
-            format!("{address} leads {from} to a standby of {}, which takes no writes", place.server()),
+            format!("{address} leads {from} to a standby of {}, which takes no writes: name the primary", place.server()),
         ),
         Login::Reached { .. } => {}
         Login::Refused(why) if inside => out.block(
@@ -258,7 +258,7 @@ pub fn endpoint(
         Login::Refused(why) => out.block(
             reasons::OWNER_NOT_READY,
             "spec.databases[0].owner.passwordSecretRef",
-            format!("role {owner:?} cannot log in through {address} {from} with the password of the Secret, and the application does so: {why}"),
+            format!("role {owner:?} cannot log in through {address} {from} with the password of the Secret, and the application does so: {why}. Correct the Secret, the role's password or pg_hba.conf"),
         ),
         Login::Unreachable(why) => {
             out.block(reasons::ENDPOINT_MISMATCH, path, format!("{address} does not answer {from}: {why}"));

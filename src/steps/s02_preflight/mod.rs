@@ -15,14 +15,14 @@ use std::time::Duration;
 
 use kube::Client;
 
-use super::context::{Context, sql};
+use super::context::{Context, at, sql};
 use crate::api::{PinnedEnd, PostgresMigrationSpec, Side};
 use crate::kubernetes::psql::{PsqlCarrier, PsqlLogin};
 use crate::plan::checks::servers;
 use crate::plan::checks::{Findings, Found, Place};
 use crate::plan::record::{self, Advance, bounded};
 use crate::plan::{Class, Failure};
-use crate::postgres::carrier::{Carrier, Session, SqlErrorKind};
+use crate::postgres::carrier::{Carrier, Session, SqlError, SqlErrorKind};
 use crate::postgres::versions::{Version, Versions};
 
 /// Deadline of one login that may lead nowhere.
@@ -87,7 +87,7 @@ impl End {
         if silent && self.version().major() >= 17 {
             login.options = Some("-c event_triggers=off".into());
         }
-        self.carrier(login).connect(database, super::context::SHORT).await.map_err(|e| sql(self.place.side, &e))
+        self.carrier(login).connect(database, super::context::SHORT).await.map_err(|e| self.sql(&e))
     }
 
     /// Whether the server lets this login into a database called `database`, which does not exist yet.
@@ -97,9 +97,14 @@ impl End {
                 session.close().await;
                 Ok(Ok(()))
             }
-            Err(e) if e.kind == SqlErrorKind::Deadline => Err(sql(self.place.side, &e)),
+            Err(e) if e.kind == SqlErrorKind::Deadline => Err(self.sql(&e)),
             Err(e) => Ok(crate::plan::checks::target::entry(database, &e.message)),
         }
+    }
+
+    /// A failure of SQL in words, with the server named.
+    fn sql(&self, e: &SqlError) -> Failure {
+        at(&self.place, sql(self.place.side, e))
     }
 
     fn version(&self) -> Version {

@@ -1,5 +1,6 @@
 //! Gathers what the source server and its database are and hold.
 
+use super::workloads::at;
 use super::{End, Report};
 use crate::api::PostgresMigrationSpec;
 use crate::kubernetes::inspect;
@@ -10,7 +11,6 @@ use crate::plan::operation::session_tag_prefix;
 use crate::postgres::carrier::{Session, SqlError};
 use crate::postgres::catalog::{self, Database, InstalledExtension, Server};
 use crate::postgres::fence::FenceNames;
-use crate::steps::context::{kubernetes, sql};
 
 /// What other parts need to know of the source.
 pub(super) struct Facts {
@@ -28,7 +28,7 @@ pub(super) async fn look(end: &End, spec: &PostgresMigrationSpec, uid: &str) -> 
     let (around, inside) = tokio::join!(around(end, &names, uid), inside(end, name));
     let Some((mut around, taken)) = report.take(around) else { return (report, None) };
     let probes = inspect::exec_probes(&end.client, &end.place.namespace, &end.place.pod, &end.pinned.container).await;
-    let probes = report.take(probes.map_err(|e| kubernetes(&e))).unwrap_or_default();
+    let probes = report.take(probes.map_err(|e| at(&end.place, "spec.source.postgres.exec", &e))).unwrap_or_default();
     around.probes = probes.iter().filter(|command| servers::logs_in(command, name)).map(|command| command.join(" ")).collect();
     if around.server.in_recovery {
         // Nothing else can be judged on a standby: it is a blocker by itself.
@@ -52,7 +52,7 @@ pub(super) async fn look(end: &End, spec: &PostgresMigrationSpec, uid: &str) -> 
 /// What stands around the database, seen from the maintenance database, and names of ours that are taken.
 async fn around(end: &End, names: &FenceNames, uid: &str) -> Result<(Surroundings, Vec<String>), Failure> {
     let mut session = end.session("postgres", false).await?;
-    let asked = ask_around(session.as_mut(), names, uid).await.map_err(|e| sql(end.place.side, &e));
+    let asked = ask_around(session.as_mut(), names, uid).await.map_err(|e| end.sql(&e));
     session.close().await;
     let (surroundings, taken) = asked?;
     let mut surroundings = surroundings.ok_or_else(|| {
@@ -119,12 +119,12 @@ async fn inside(end: &End, name: &str) -> Result<Inside, Failure> {
     let mut silent = false;
     if end.version().major() >= 17 {
         let mut maintenance = end.session("postgres", false).await?;
-        let server = catalog::server(maintenance.as_mut()).await.map_err(|e| sql(end.place.side, &e));
+        let server = catalog::server(maintenance.as_mut()).await.map_err(|e| end.sql(&e));
         maintenance.close().await;
         silent = server?.superuser;
     }
     let mut session = end.session(name, silent).await?;
-    let found = ask_inside(session.as_mut()).await.map_err(|e| sql(end.place.side, &e));
+    let found = ask_inside(session.as_mut()).await.map_err(|e| end.sql(&e));
     session.close().await;
     found
 }

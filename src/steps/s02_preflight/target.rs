@@ -15,7 +15,7 @@ use crate::plan::checks::{Findings, servers};
 use crate::postgres::carrier::{Carrier, Session, SqlError, SqlErrorKind};
 use crate::postgres::catalog::{self, AvailableExtension, Database, Role, Server, System};
 use crate::postgres::publish::PublishNames;
-use crate::steps::context::{Context, sql};
+use crate::steps::context::Context;
 
 /// What other parts need to know of the target.
 pub(super) struct Facts {
@@ -81,7 +81,7 @@ pub(super) async fn look(
 
 async fn ask(end: &End, owner: &str) -> Result<Asked, Failure> {
     let mut session = end.session("postgres", false).await?;
-    let asked = ask_server(session.as_mut(), owner).await.map_err(|e| sql(Side::Target, &e));
+    let asked = ask_server(session.as_mut(), owner).await.map_err(|e| end.sql(&e));
     session.close().await;
     asked
 }
@@ -102,7 +102,7 @@ async fn existing(end: &End, asked: &Asked, name: &str) -> Result<Option<Existin
         return Ok(Some(Existing { database, inventory: None }));
     }
     let mut session = end.session(name, asked.server.superuser).await?;
-    let inventory = catalog::inventory(session.as_mut()).await.map_err(|e| sql(Side::Target, &e));
+    let inventory = catalog::inventory(session.as_mut()).await.map_err(|e| end.sql(&e));
     session.close().await;
     Ok(Some(Existing { database, inventory: Some(inventory?) }))
 }

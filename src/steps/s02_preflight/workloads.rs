@@ -42,7 +42,7 @@ pub(super) async fn look(source: &End, target: &End, spec: &PostgresMigrationSpe
 }
 
 /// A failure about something at `path` of an end.
-fn at(place: &Place, path: &str, e: &Error) -> Failure {
+pub(super) fn at(place: &Place, path: &str, e: &Error) -> Failure {
     let failure = context::kubernetes(e);
     Failure { message: format!("{path}: {} ({})", failure.message, place.cluster), ..failure }
 }
