@@ -59,6 +59,10 @@ pub mod reasons {
         SUCCEEDED = "Succeeded";
         /// The run ended without success.
         FAILED = "Failed";
+        /// An earlier object of the same name moved the database: nothing was left to do.
+        ALREADY_MIGRATED = "AlreadyMigrated";
+        /// Another migration is about to move the same source, or to publish at the same target.
+        CLAIMED_BY_ANOTHER = "ClaimedByAnother";
         /// All that had been done is undone.
         UNDONE = "Undone";
         /// Being undone.

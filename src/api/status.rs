@@ -95,6 +95,9 @@ pub struct PostgresMigrationStatus {
     /// Schema jobs and their outcomes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub schema_jobs: Vec<SchemaJobStatus>,
+    /// The end of the migration, as it is marked on the target database and in the bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion: Option<Completion>,
     /// True once the application was allowed to write to the new database: from here on, going back costs data.
     #[serde(default)]
     pub resumed: bool,
@@ -506,4 +509,17 @@ pub struct SchemaJobStatus {
     /// True once it ended well.
     #[serde(default)]
     pub succeeded: bool,
+}
+
+/// The mark of a finished migration.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Completion {
+    /// UID of the object that moved the database.
+    pub migration_uid: String,
+    /// When it was done, RFC 3339 in UTC.
+    pub time: String,
+    /// True: an earlier object of this name had moved the database, and this one had nothing to do.
+    #[serde(default)]
+    pub earlier: bool,
 }

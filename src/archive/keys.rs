@@ -34,6 +34,19 @@ pub fn run_manifest(run_prefix: &str) -> String {
     format!("{run_prefix}/run.manifest.json")
 }
 
+/// What everything begins with that objects of this name write, whatever their UID.
+pub fn migration_prefix(prefix: &str, namespace: &str, migration: &str) -> String {
+    run_prefix(prefix, namespace, migration, "")
+}
+
+/// Last part of the key of a marker of completion.
+pub const COMPLETED: &str = "completed.json";
+
+/// Key of the document that says that a migration came to its end.
+pub fn completion(run_prefix: &str) -> String {
+    format!("{run_prefix}/{COMPLETED}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +56,8 @@ mod tests {
         let run = run_prefix("/onyx/", "shop", "move", "0d9b2b9e-6f5e-4f43-9d5c-3a0c9d1f4b11");
         assert_eq!(run, "onyx/shop/move/0d9b2b9e");
         assert_eq!(run_prefix("", "shop", "move", "0d9b2b9e-6f5e"), "shop/move/0d9b2b9e");
+        assert_eq!(migration_prefix("/onyx/", "shop", "move"), "onyx/shop/move/");
+        assert_eq!(completion(&run), "onyx/shop/move/0d9b2b9e/completed.json");
         let key = archive(&run, "a/b ü_1", "20261123_060000");
         assert_eq!(key, "onyx/shop/move/0d9b2b9e/a%2Fb%20%C3%BC_1_20261123_060000.dump");
         assert_eq!(manifest(&key), format!("{key}.manifest.json"));

@@ -125,7 +125,11 @@ impl Bucket {
         self.put_create_only(key, Bytes::from(text), "application/json").await
     }
 
-    async fn read_document<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ArchiveError> {
+    /// Reads a document of at most 4 MiB; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Mismatch`] when it is not of this form, and the kinds of the request.
+    pub async fn read_document<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ArchiveError> {
         let Some(text) = self.get_small(key, LIMIT).await? else { return Ok(None) };
         serde_json::from_slice(&text)
             .map(Some)

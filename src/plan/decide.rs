@@ -111,6 +111,9 @@ pub fn next(view: View<'_>) -> Next {
     if !started && status.observed_generation != Some(generation) {
         return Next::BeginRun;
     }
+    if status.completion.as_ref().is_some_and(|c| c.earlier) {
+        return Next::End(Outcome::Succeeded);
+    }
     let Some(step) = first_undone(status) else { return Next::End(Outcome::Succeeded) };
     let begun = status.steps.iter().any(|s| s.name == step);
     if spec.suspend && !begun {

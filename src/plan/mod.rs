@@ -4,6 +4,7 @@
 
 pub mod advice;
 pub mod checks;
+pub mod completion;
 pub mod decide;
 pub mod failure;
 pub mod itinerary;

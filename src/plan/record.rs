@@ -52,6 +52,7 @@ pub fn look_again(status: &mut PostgresMigrationStatus) {
     status.blockers.clear();
     status.warnings.clear();
     status.pinned = None;
+    status.completion = None;
 }
 
 fn entry(status: &mut PostgresMigrationStatus, step: StepName) -> &mut StepStatus {

@@ -193,9 +193,20 @@ fn title(step: StepName) -> String {
     format!("Step {} ({step:?})", number(step))
 }
 
+/// Reason of success.
+fn success_reason(status: &PostgresMigrationStatus) -> &'static str {
+    if status.completion.as_ref().is_some_and(|c| c.earlier) { reasons::ALREADY_MIGRATED } else { reasons::SUCCEEDED }
+}
+
 fn succeeded(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> String {
     let db = spec.databases.first();
     let name = db.map_or("", |d| d.target_name());
+    if let Some(done) = status.completion.as_ref().filter(|c| c.earlier) {
+        return format!(
+            "Nothing was done: an earlier object of this name (UID {}) moved the database to {name} at {}:{} and was done at {}. To move it once more, create an object of another name.",
+            done.migration_uid, spec.target.endpoint.host, spec.target.endpoint.port, done.time
+        );
+    }
     let v = status.verification.clone().unwrap_or_default();
     format!(
         "The application runs on database {name} at {}:{}. {} tables with {} rows were proven equal. The old database is kept, unchanged and fenced.",
@@ -288,7 +299,7 @@ fn condition(kind: &str, spec: &PostgresMigrationSpec, status: &PostgresMigratio
     let undoing = status.undo.as_ref().is_some_and(|u| !u.complete);
     match kind {
         types::READY => match (status.outcome, rest) {
-            (Some(Outcome::Succeeded), _) => word("True", reasons::SUCCEEDED, text),
+            (Some(Outcome::Succeeded), _) => word("True", success_reason(status), text),
             (Some(Outcome::Failed), _) => word("False", &failure_reason(status), text),
             (Some(Outcome::Cancelled), _) => word("False", reasons::CANCELLED, text),
             (None, Some(Rest::Planned)) => word("False", reasons::PLANNED, text),
@@ -309,7 +320,7 @@ fn condition(kind: &str, spec: &PostgresMigrationSpec, status: &PostgresMigratio
             _ => word("False", reasons::DONE, ""),
         },
         types::SUCCEEDED => match status.outcome {
-            Some(Outcome::Succeeded) => word("True", reasons::SUCCEEDED, text),
+            Some(Outcome::Succeeded) => word("True", success_reason(status), text),
             Some(Outcome::Failed) => word("False", &failure_reason(status), text),
             Some(Outcome::Cancelled) => word("False", reasons::CANCELLED, text),
             None if spec.cancel && status.undo.is_none() && status.publication.as_ref().is_some_and(|p| p.published) => {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::admin::AdminSessions;
 use super::carrier::{SqlError, SqlErrorKind, quote_identifier, quote_literal};
 use super::catalog::{self, Database, DatabaseSettings};
+use super::completion;
 use super::swap::{Patience, Row, Rows, SwapError, allow_connections, expel, insist, look};
 
 /// Creates the database `name` from `template0` for `owner`, with the encoding and locale of `like`, and returns its
@@ -131,7 +132,8 @@ pub async fn carry(
     if source.connection_limit >= -1 {
         admins.execute(&format!("ALTER DATABASE {name} CONNECTION LIMIT {}", source.connection_limit)).await?;
     }
-    for item in &settings.settings {
+    let own = |setting: &str| setting.starts_with(completion::PREFIX);
+    for item in settings.settings.iter().filter(|item| !own(&item.setting)) {
         let target = match &item.role {
             None => format!("ALTER DATABASE {name}"),
             Some(role) if *role == source.owner => {

@@ -4,6 +4,7 @@
 //! stands in the status, after it the evidence. A step that finds its effect already there does not repeat it: this is how a
 //! crash is survived. The judgement of what comes next is not here but in `plan`.
 
+mod completion;
 mod context;
 
 pub use context::{Context, Installation};

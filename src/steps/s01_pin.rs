@@ -2,6 +2,7 @@
 //!
 //! No effect. Every later step must find the same; what an author changes meanwhile in names and labels changes nothing.
 
+use super::completion;
 use super::context::{Context, SHORT, at, exec, kubernetes, path, sql};
 use super::s02_preflight as preflight;
 use crate::api::conditions::reasons;
@@ -19,9 +20,13 @@ use crate::postgres::catalog;
 const ADMIN_USER: &str = r#"printf %s "${POSTGRES_USER:-postgres}""#;
 
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    if let Some(earlier) = completion::find(cx).await? {
+        cx.status.completion = Some(earlier);
+        return Ok(Advance::Done);
+    }
     preflight::rights::check(cx).await?;
-    let source = end(cx, Side::Source).await?;
-    let target = end(cx, Side::Target).await?;
+    let source = end(cx, Side::Source, true).await?;
+    let target = end(cx, Side::Target, true).await?;
     let name = cx.database().name.clone();
     cx.status.pinned =
         Some(Pinned { stamp: cx.now.strftime("%Y%m%d_%H%M%S").to_string(), source, target, database_bytes: 0, database_oid: 0 });
@@ -67,8 +72,8 @@ fn declared<'a>(cx: &Context<'a>, side: Side) -> &'a ExecPostgres {
     }
 }
 
-/// Finds the server of `side` as it is now.
-async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
+/// Finds the server of `side` as it is now. With `tools`, a container that lacks one of those that a migration needs is refused.
+pub(super) async fn end(cx: &mut Context<'_>, side: Side, tools: bool) -> Result<PinnedEnd, Failure> {
     let client = cx.cluster(side).await?;
     let namespace = cx.namespace(side);
     let declared = declared(cx, side).clone();
@@ -94,7 +99,7 @@ async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
         ..PinnedEnd::default()
     };
     let place = Place { side, cluster, namespace: end.namespace.clone(), pod: end.pod.clone() };
-    if cx.status.pinned.is_none() {
+    if tools {
         let found = preflight::container::tools(&client, side, &end).await?;
         let mut out = Findings::default();
         servers::tools(&mut out, &place, &end.container, &found);
@@ -133,7 +138,7 @@ async fn end(cx: &mut Context<'_>, side: Side) -> Result<PinnedEnd, Failure> {
 /// Follows a server whose pod was replaced: the new pod must hold the same server. Before each mover.
 pub async fn follow(cx: &mut Context<'_>, side: Side) -> Result<(), Failure> {
     let known = cx.pinned(side)?;
-    let now = end(cx, side).await.map_err(|f| Failure { class: crate::plan::Class::Transient, ..f })?;
+    let now = end(cx, side, false).await.map_err(|f| Failure { class: crate::plan::Class::Transient, ..f })?;
     if now.system_identifier != known.system_identifier {
         return Err(Failure::terminal(
             reasons::SERVER_CHANGED,

@@ -6,6 +6,7 @@
 
 pub mod content;
 pub mod rights;
+pub mod rivals;
 pub mod servers;
 pub mod target;
 pub mod workloads;

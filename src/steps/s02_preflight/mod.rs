@@ -13,11 +13,14 @@ mod workloads;
 
 use std::time::Duration;
 
-use kube::Client;
+use kube::api::ListParams;
+use kube::{Api, Client};
 
-use super::context::{Context, at, sql};
-use crate::api::{PinnedEnd, PostgresMigrationSpec, Side};
+use super::context::{Context, at, kubernetes, sql};
+use crate::api::{Mode, PinnedEnd, PostgresMigration, PostgresMigrationSpec, Side};
+use crate::kubernetes::errors::{Error as KubernetesError, Request};
 use crate::kubernetes::psql::{PsqlCarrier, PsqlLogin};
+use crate::plan::checks::rivals::Rival;
 use crate::plan::checks::servers;
 use crate::plan::checks::{Findings, Found, Place};
 use crate::plan::record::{self, Advance, bounded};
@@ -114,10 +117,14 @@ impl End {
 
 /// Looks at everything; the first of the blockers is the failure.
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    let mut report = Report::default();
+    if let Some(other) = rivals(cx, &mut report.findings).await? {
+        let message = format!("PostgresMigration {other} aims at the same database and is making its checks");
+        return Ok(Advance::Wait { seconds: 2, message });
+    }
     let (source, target) = (End::of(cx, Side::Source).await?, End::of(cx, Side::Target).await?);
     let spec = cx.spec();
     let uid = cx.names.uid().to_owned();
-    let mut report = Report::default();
     let password_ref = &cx.database().owner.password_secret_ref;
     let password = cx.secret(&password_ref.name, &password_ref.key, "spec.databases[0].owner.passwordSecretRef").await;
     let password = report.take(password);
@@ -138,6 +145,22 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         report.join(part);
     }
     conclude(cx, report)
+}
+
+/// Blocks when another object has a claim on what this one aims at; gives the name of one that has to decide first.
+async fn rivals(cx: &Context<'_>, out: &mut Findings) -> Result<Option<String>, Failure> {
+    // The object as it was read may not show yet what Pin wrote down, and a plan claims nothing for itself.
+    let mut own = cx.object.clone();
+    own.status = Some(cx.status.clone());
+    own.spec.mode = Mode::Migrate;
+    let Some(own) = Rival::of(&own) else { return Ok(None) };
+    let all = Api::<PostgresMigration>::all(cx.installation.client.clone())
+        .list(&ListParams::default())
+        .await
+        .map_err(|e| kubernetes(&KubernetesError::from_kube(&e, Request::new("list", "postgresmigrations", "", ""))))?;
+    let others: Vec<Rival> = all.items.iter().filter_map(Rival::of).collect();
+    let undecided = crate::plan::checks::rivals::rivals(out, &own, &others);
+    Ok(undecided.filter(|_| cx.spec().mode == Mode::Migrate))
 }
 
 /// What needs facts of both servers.
