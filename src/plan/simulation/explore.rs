@@ -1,0 +1,148 @@
+//! Every life with at most so many disturbances, whatever they are and whenever they come: breadth first over the different
+//! (status, object, world) points. From each point it is also seen that all comes to its end once everybody calms down.
+
+use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasherDefault;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use super::call::Cut;
+use super::events::{Event, Free, Trouble, Wish};
+use super::machine::{Fold, Machine, Point, fingerprint};
+
+/// What was seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Different points.
+    pub states: usize,
+    /// Ways from one to another, also those that led to a point seen before.
+    pub transitions: usize,
+    /// Events on the longest way to a point.
+    pub depth: u32,
+    /// Different statuses among them.
+    pub statuses: usize,
+}
+
+type Marks = HashSet<u64, BuildHasherDefault<Fold>>;
+
+/// How a point was come to.
+struct Way {
+    from: u32,
+    event: Event,
+    depth: u32,
+}
+
+struct Explorer {
+    machine: Machine,
+    seen: Marks,
+    restful: Marks,
+    ways: Vec<Way>,
+    figures: Figures,
+}
+
+/// Visits every point that `disturbances` can lead to, but no more than `most` points.
+pub fn explore(disturbances: usize, most: usize) -> Figures {
+    let mut machine = Machine::new(false);
+    let birth = machine.birth();
+    let mut all = Explorer {
+        machine,
+        seen: Marks::default(),
+        restful: Marks::default(),
+        ways: Vec::new(),
+        figures: Figures::default(),
+    };
+    // Points with fewer disturbances behind them come first: whoever comes again later has fewer left, and nothing new to show.
+    let mut layers: Vec<VecDeque<(Point, u32)>> = vec![VecDeque::new(); disturbances + 1];
+    all.seen.insert(fingerprint(&birth));
+    layers[0].push_back((birth, 0));
+    all.ways.push(Way { from: 0, event: Event::Visit(None), depth: 0 });
+    for layer in 0..=disturbances {
+        while let Some((point, at)) = layers[layer].pop_front() {
+            let result = catch_unwind(AssertUnwindSafe(|| all.expand(point, at, layer, &mut layers)));
+            if let Err(broken) = result {
+                println!("broken after {}", all.story(at));
+                resume_unwind(broken);
+            }
+            if all.seen.len() >= most {
+                break;
+            }
+        }
+    }
+    Figures { states: all.seen.len(), statuses: all.machine.statuses(), ..all.figures }
+}
+
+impl Explorer {
+    fn expand(&mut self, point: Point, at: u32, layer: usize, layers: &mut [VecDeque<(Point, u32)>]) {
+        self.calm_down(point);
+        let mut events: Vec<(Event, usize)> = Vec::new();
+        let effects = if point.object.gone { 0 } else { self.machine.visit(point, (point.status, point.object), None).effects };
+        if !point.object.gone {
+            events.push((Event::Visit(None), 0));
+        }
+        events.extend(Free::PROGRESS.into_iter().chain([Free::Writes]).map(|free| (Event::World(free), 0)));
+        if let Some(seen) = point.lingering {
+            events.push((Event::Wake(None), 0));
+            if layer + 1 < layers.len() {
+                let effects = self.machine.visit(point, seen, None).effects;
+                events.extend((0..=effects).map(|after| (Event::Wake(Some((after, Cut::Crash))), 1)));
+            }
+        } else if layer + 1 < layers.len() {
+            events.push((Event::Linger, 1));
+        }
+        if layer + 1 < layers.len() && !point.object.gone {
+            for cut in [Cut::Crash, Cut::Trouble, Cut::Refusal] {
+                events.extend((0..=effects).map(|after| (Event::Visit(Some((after, cut))), 1)));
+            }
+            events.extend(Trouble::all().map(|trouble| (Event::Trouble(trouble), 1)));
+            events.extend(Wish::ALL.into_iter().map(|wish| (Event::User(wish), usize::from(wish != Wish::GoOn))));
+        }
+        for (event, cost) in events {
+            let after = catch_unwind(AssertUnwindSafe(|| self.machine.happen(point, event)));
+            let Some(after) = after.unwrap_or_else(|broken| {
+                println!("broken by {event:?}");
+                resume_unwind(broken)
+            }) else {
+                continue;
+            };
+            self.figures.transitions += 1;
+            if self.seen.insert(fingerprint(&after)) {
+                let depth = self.ways[at as usize].depth + 1;
+                self.figures.depth = self.figures.depth.max(depth);
+                layers[layer + cost].push_back((after, u32::try_from(self.ways.len()).unwrap()));
+                self.ways.push(Way { from: at, event, depth });
+            }
+        }
+    }
+
+    /// Follows the calm way until it ends, or meets one that is known to end.
+    fn calm_down(&mut self, point: Point) {
+        let mut passed = vec![fingerprint(&point)];
+        let mut now = point;
+        while !self.restful.contains(&passed[passed.len() - 1]) {
+            assert!(passed.len() < 500, "I4: never comes to rest");
+            let Some(after) = self.machine.calm(now) else { break };
+            now = after;
+            passed.push(fingerprint(&now));
+        }
+        self.restful.extend(passed);
+    }
+
+    /// The events that led to a point.
+    fn story(&self, at: u32) -> String {
+        let mut events = Vec::new();
+        let mut now = at;
+        while now != 0 {
+            let way = &self.ways[now as usize];
+            events.push(format!("{:?}", way.event));
+            now = way.from;
+        }
+        events.reverse();
+        let mut lines: Vec<(String, usize)> = Vec::new();
+        for event in events {
+            match lines.last_mut() {
+                Some((last, times)) if *last == event => *times += 1,
+                _ => lines.push((event, 1)),
+            }
+        }
+        lines.into_iter().map(|(event, times)| format!("\n  {times} x {event}")).collect()
+    }
+}
