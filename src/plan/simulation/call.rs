@@ -64,6 +64,8 @@ pub struct Call<'a> {
     pub seen: &'a PostgresMigrationStatus,
     /// Whether our finalizer was on the object.
     pub finalizer: bool,
+    /// Whether nobody has gone on since the status was read, nor ever acted late.
+    pub alone: bool,
     /// After how many effects it is cut short, and how.
     pub cut: Option<(u8, Cut)>,
     /// Effects so far.
@@ -76,10 +78,10 @@ impl<'a> Call<'a> {
         world: &'a mut World,
         status: &'a mut PostgresMigrationStatus,
         seen: &'a PostgresMigrationStatus,
-        finalizer: bool,
+        (finalizer, alone): (bool, bool),
         cut: Option<(u8, Cut)>,
     ) -> Self {
-        Self { world, status, seen, finalizer, cut, effects: 0 }
+        Self { world, status, seen, finalizer, alone, cut, effects: 0 }
     }
 
     /// Announces an effect, which the caller has next. `intent`: what the status said before this call that lets whoever
@@ -115,7 +117,9 @@ impl<'a> Call<'a> {
             JobState::Absent if started => next(reasons::MOVER_LOST),
             JobState::Absent => {
                 self.effect(self.seen.transfer.as_ref().is_some_and(|t| t.job == name), "a mover is started")?;
-                invariants::no_mover_beside_another(self.world);
+                if self.alone {
+                    invariants::no_mover_beside_another(self.world);
+                }
                 *self.world.job(task) = super::world::Job { attempt, state: JobState::Running };
                 self.status.transfer.iter_mut().for_each(|t| t.started = true);
                 Ok(Some(wait()))

@@ -126,10 +126,15 @@ impl Trouble {
                 world.job(task).state = JobState::Absent;
             }
             // Under its own name; by the subscription; behind the fence, for a superuser who finds the name before the last look.
-            Self::Written if world.source_accepts() || world.subscription || (world.fenced() && !witnessed) => {
+            // That look is the witness, or on a busy server the comparison that stands in for it.
+            Self::Written
+                if world.source_accepts()
+                    || world.subscription
+                    || (world.fenced() && !witnessed && world.job(Task::CompareAgain).state != JobState::Done) =>
+            {
                 world.write_to_source();
             }
-            Self::Busy => world.moved = true,
+            Self::Busy => world.transaction += 1,
             Self::Subscribed => world.subscription = true,
             Self::Heals => world.application.up = true,
             Self::HealsWriter => world.writer.up = true,

@@ -73,6 +73,9 @@ pub fn i4_every_state_ends_or_waits_with_a_reason(status: &PostgresMigrationStat
 /// it, or a person is asked, or everything is as it was.
 pub fn i4_at_rest(status: &PostgresMigrationStatus, point: &Point, rest: Rest) {
     let world = &point.world;
+    if point.late {
+        return;
+    }
     match (status.outcome, rest) {
         (Some(Outcome::Succeeded), _) => succeeded(world),
         (Some(Outcome::Failed | Outcome::Cancelled), _) => {
@@ -87,12 +90,19 @@ pub fn i4_at_rest(status: &PostgresMigrationStatus, point: &Point, rest: Rest) {
     }
 }
 
-/// The object is gone: either nothing of the migration is left, or the application may run on the new database already.
-pub fn i4_gone(status: &PostgresMigrationStatus, world: &World) {
+/// I4: an undo that cannot go on waits for a person: the application was started on the new database, and what it wrote there
+/// is not thrown away.
+pub fn i4_an_undo_waits_for_a_person(point: &Point) {
+    assert!(point.late || (point.world.application.up && point.world.target_accepts()), "I4: an undo that never ends");
+}
+
+/// Our finalizer goes: either the application may run on the new database already, or nothing of the migration is left.
+pub fn i4_released(status: &PostgresMigrationStatus, point: &Point) {
+    let world = &point.world;
     if status.resumed {
-        assert!(world.target_accepts() && !world.source_accepts(), "I4: gone, and the new database is not there");
+        assert!(world.target_accepts() && !world.source_accepts(), "I4: released, and the new database is not there");
     } else {
-        as_it_was(world);
+        as_it_was_unless(point.late, world);
     }
 }
 
@@ -168,9 +178,9 @@ pub fn the_status_is_small(status: &PostgresMigrationStatus) {
     assert!(size < 64 * 1024, "a status of {size} bytes");
 }
 
-/// As [`as_it_was`], unless the visit read the object before somebody else went on: then nothing of it will be recorded.
-pub fn as_it_was_unless(alone: bool, world: &World) {
-    if alone {
+/// As [`as_it_was`], unless an operator acts, or has acted, on what is no longer so.
+pub fn as_it_was_unless(late: bool, world: &World) {
+    if !late {
         as_it_was(world);
     }
 }

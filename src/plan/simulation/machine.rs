@@ -49,6 +49,9 @@ pub struct Point {
     pub world: World,
     /// What the visit that lingers has read.
     pub lingering: Option<(u32, Object)>,
+    /// Whether a visit had effects although somebody else had gone on since it read the object. What it does so is recorded by
+    /// nobody and may be left behind; the data must be safe all the same.
+    pub late: bool,
 }
 
 /// What a visit came to.
@@ -134,7 +137,7 @@ impl Machine {
             finalizer: false,
             gone: false,
         };
-        Point { status: self.keep(PostgresMigrationStatus::default()), object, world: World::new(), lingering: None }
+        Point { status: self.keep(PostgresMigrationStatus::default()), object, world: World::new(), lingering: None, late: false }
     }
 
     /// A status by its number.
@@ -235,16 +238,15 @@ impl Machine {
             View { spec: &self.spec, status: &before, generation, deleting: object.deleting, finalizer: object.finalizer };
         let mut visited = Visited { point, rest: None, effects: 0, stuck: false };
         let alone = (point.status, point.object) == seen;
+        let strict = point.status == seen.0 && !point.late;
         match next(view) {
             Next::BeginRun => {
-                invariants::as_it_was_unless(alone, &point.world);
+                invariants::as_it_was_unless(!strict, &point.world);
                 record::begin_run(&mut status, &self.spec, generation);
             }
             Next::AddFinalizer if alone => visited.point.object.finalizer = true,
             Next::Release if alone => {
-                if before.outcome != Some(crate::api::Outcome::Succeeded) {
-                    invariants::i4_gone(&before, &point.world);
-                }
+                invariants::i4_released(&before, &point);
                 visited.point.object.finalizer = false;
             }
             // The patch carries the version that was read: refused.
@@ -252,7 +254,7 @@ impl Machine {
             Next::Run(step) => {
                 if !record::begin(&mut status, step, now) && record::pause(&before, step, now) == 0 {
                     invariants::forward_is_wanted(&before, object);
-                    let mut call = Call::new(&mut world, &mut status, &before, object.finalizer, cut);
+                    let mut call = Call::new(&mut world, &mut status, &before, (object.finalizer, strict), cut);
                     let answer = steps::run(step, &mut call);
                     visited.effects = call.effects;
                     match answer {
@@ -272,12 +274,12 @@ impl Machine {
             }
             Next::Undo(step) => {
                 if record::pause(&before, step, now) == 0 {
-                    let mut call = Call::new(&mut world, &mut status, &before, object.finalizer, cut);
-                    visited.effects = undo_call(step, &mut call, alone, now);
+                    let mut call = Call::new(&mut world, &mut status, &before, (object.finalizer, strict), cut);
+                    visited.effects = undo_call(step, &mut call, now);
                 }
             }
             Next::EndUndo => {
-                invariants::as_it_was_unless(alone, &point.world);
+                invariants::as_it_was_unless(!strict, &point.world);
                 record::end_undo(&mut status);
             }
             Next::End(outcome) => record::end(&mut status, outcome, now),
@@ -289,6 +291,7 @@ impl Machine {
             Next::Rest(rest) => visited.rest = Some(rest),
         }
         visited.point.world = world;
+        visited.point.late |= point.status != seen.0 && visited.effects > 0;
         visited.stuck = status.undo.is_some() && status.steps.iter().any(|s| s.failures >= STUCK);
         if let Some(rest) = visited.rest {
             self.show(seen.0, object, Some(rest));
@@ -322,7 +325,7 @@ impl Machine {
         invariants::i1_one_database_accepts_writes(&visited.point.world);
         match visited.rest {
             Some(rest) => invariants::i4_at_rest(self.status(point.status), &point, rest),
-            None if visited.stuck => panic!("an undo that never ends"),
+            None if visited.stuck => invariants::i4_an_undo_waits_for_a_person(&point),
             None => return Some(visited.point),
         }
         None
@@ -330,9 +333,9 @@ impl Machine {
 }
 
 /// One call of an undo. Gives the effects that it had.
-fn undo_call(step: StepName, call: &mut Call<'_>, alone: bool, now: Timestamp) -> u8 {
+fn undo_call(step: StepName, call: &mut Call<'_>, now: Timestamp) -> u8 {
     assert!(!call.seen.resumed, "undone although the application may have written");
-    if alone {
+    if call.alone {
         invariants::undo_goes_backwards(call.world, step);
     }
     match undo::undo(step, call) {

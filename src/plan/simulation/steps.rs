@@ -125,8 +125,8 @@ fn fence(cx: &mut Call<'_>) -> Answer {
     }
     tight(cx)?;
     cx.status.fence.iter_mut().for_each(|f| f.closed = true);
-    cx.world.moved = false;
-    cx.status.fence.iter_mut().for_each(|f| f.witness = Some(String::new()));
+    let witness = cx.world.transaction.to_string();
+    cx.status.fence.iter_mut().for_each(|f| f.witness = Some(witness.clone()));
     Ok(Advance::Done)
 }
 
@@ -247,12 +247,10 @@ fn analyze(cx: &mut Call<'_>) -> Answer {
 }
 
 fn witness(cx: &mut Call<'_>) -> Answer {
-    if cx.status.fence.is_none() {
-        return Err(terminal(reasons::SOURCE_CHANGED));
-    }
+    let Some(known) = cx.status.fence.clone() else { return Err(terminal(reasons::SOURCE_CHANGED)) };
     tight(cx)?;
     let moved = cx.status.verification.as_ref().is_some_and(|v| v.moved);
-    if !moved && cx.world.moved {
+    if !moved && known.witness != Some(cx.world.transaction.to_string()) {
         cx.status.verification.iter_mut().for_each(|v| v.moved = true);
         return Ok(Advance::Again);
     }
@@ -268,8 +266,11 @@ fn witness(cx: &mut Call<'_>) -> Answer {
 /// The database that a publication speaks of, while nobody took it away.
 pub fn published_one(cx: &Call<'_>, known: &Publication) -> Result<Database, Stop> {
     let oid = known.originals.parse().unwrap_or(0);
-    let ours = cx.world.target.oid(oid).filter(|d| matches!(d.name, Name::Staging | Name::Application));
-    ours.ok_or_else(|| terminal(reasons::PUBLISH_FAILED))
+    let foreign = [Name::Application, Name::Staging, Name::Aside]
+        .into_iter()
+        .any(|name| cx.world.target.named(name).is_some_and(|d| d.oid != oid && d.oid != EXISTING));
+    let copy = cx.world.target.oid(oid).filter(|d| !foreign && matches!(d.name, Name::Staging | Name::Application));
+    copy.ok_or_else(|| terminal(reasons::PUBLISH_FAILED))
 }
 
 fn publish(cx: &mut Call<'_>) -> Answer {
@@ -282,6 +283,9 @@ fn publish(cx: &mut Call<'_>) -> Answer {
             return Err(terminal(reasons::PUBLISH_FAILED));
         };
         cx.effect(true, "the copy gets its settings")?;
+        if cx.status.staging.as_ref().and_then(|s| s.oid) != Some(i64::from(staging.oid)) {
+            return Err(terminal(reasons::PUBLISH_FAILED));
+        }
         let known = Publication { originals: staging.oid.to_string(), set_aside: Some(String::new()), published: false };
         cx.status.publication = Some(known);
         return Ok(Advance::Again);
@@ -372,7 +376,7 @@ fn schema_job(cx: &mut Call<'_>) -> Answer {
         JobState::Absent if created => failed(),
         JobState::Absent => {
             cx.effect(cx.seen.schema_jobs.first().is_some_and(|s| s.job == job), "a schema job is started")?;
-            assert!(!matches!(known.state, JobState::Running), "effect twice: two schema jobs at work");
+            assert!(known.state != JobState::Running || !cx.alone, "effect twice: two schema jobs at work");
             *cx.world.job(Task::Schema) = Job { attempt, state: JobState::Running };
             cx.status.schema_jobs[0].created = true;
             Ok(wait())

@@ -5,6 +5,7 @@ use super::steps::{drop_staging, published_one, replace, start};
 use super::world::{EXISTING, Name, SOURCE, Setting, Task};
 use crate::api::StepName;
 use crate::api::conditions::reasons;
+use crate::plan::Failure;
 use crate::plan::record::Advance;
 
 type Answer = Result<Advance, Stop>;
@@ -113,11 +114,12 @@ fn restore(cx: &mut Call<'_>) -> Answer {
     if !cx.end_jobs(&MOVERS)? {
         return Ok(wait());
     }
-    if cx.status.staging.is_none() {
-        return Ok(Advance::Done);
-    }
+    let Some(known) = cx.status.staging.clone() else { return Ok(Advance::Done) };
     if let Some(wait) = drop_staging(cx, true)? {
         return Ok(wait);
+    }
+    if known.oid.and_then(|oid| u8::try_from(oid).ok()).is_some_and(|oid| cx.world.target.oid(oid).is_some()) {
+        return Err(terminal(reasons::RESTORE_FAILED));
     }
     cx.status.staging = None;
     Ok(Advance::Done)
@@ -126,7 +128,24 @@ fn restore(cx: &mut Call<'_>) -> Answer {
 fn publish(cx: &mut Call<'_>) -> Answer {
     let Some(known) = cx.status.publication.clone() else { return Ok(Advance::Done) };
     loop {
+        let oid = known.originals.parse().unwrap_or(0);
+        if let (None, Some(existing)) = (cx.world.target.oid(oid), cx.world.target.oid(EXISTING))
+            && existing.name == Name::Application
+        {
+            // `PublishState::Gone`.
+            if existing.open {
+                break;
+            }
+            cx.effect(true, "what had the final name takes connections")?;
+            cx.world.target.allow(Name::Application, true);
+            continue;
+        }
         let copy = published_one(cx, &known)?;
+        if copy.name == Name::Application
+            && let Some(wait) = application_at_rest(cx)?
+        {
+            return Ok(wait);
+        }
         let open = copy.open && cx.world.target.oid(EXISTING).is_some_and(|d| d.open);
         match (copy.name, open) {
             (Name::Staging, true) => break,
@@ -153,6 +172,14 @@ fn publish(cx: &mut Call<'_>) -> Answer {
     Ok(Advance::Done)
 }
 
+/// `s03_quiesce::application_at_rest`.
+fn application_at_rest(cx: &Call<'_>) -> Result<Option<Advance>, Stop> {
+    if cx.world.application.up {
+        return Err(Failure::needs_human(reasons::CHANGED_BY_OTHERS, "x").into());
+    }
+    Ok(cx.world.application.pods.then(wait))
+}
+
 fn repoint(cx: &mut Call<'_>) -> Answer {
     let Some(known) = cx.status.repointed.clone().filter(|k| k.begun > 0) else {
         if cx.world.previous.is_some() {
@@ -162,6 +189,9 @@ fn repoint(cx: &mut Call<'_>) -> Answer {
         cx.status.repointed = None;
         return Ok(Advance::Done);
     };
+    if let Some(wait) = application_at_rest(cx)? {
+        return Ok(wait);
+    }
     let Some(before) = cx.world.previous else { return Err(terminal(reasons::REPOINT_FAILED)) };
     replace(cx, Setting::New, before, true)?;
     let begun = known.begun - 1;

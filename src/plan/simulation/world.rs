@@ -219,8 +219,8 @@ pub struct World {
     pub next_oid: u8,
     /// Whether the source's subscription, which writes by OID past any name, is enabled.
     pub subscription: bool,
-    /// Whether the next transaction id of the source's server moved since the witness was taken.
-    pub moved: bool,
+    /// The next transaction id of the source's server.
+    pub transaction: u8,
     /// Whether a comparison found the present copy equal under the present fence, and neither changed since.
     pub proof: bool,
     /// Whether a session of a restore goes on whose mover is gone.
@@ -253,7 +253,7 @@ impl World {
             target: Server::with(database(EXISTING, Content::Foreign)),
             next_oid: 3,
             subscription: true,
-            moved: false,
+            transaction: 0,
             proof: false,
             orphan: false,
             bucket: Bucket { archive: None, sealed: false },
@@ -296,7 +296,7 @@ impl World {
 
     /// Somebody writes to the source: what was equal to it is so no more.
     pub fn write_to_source(&mut self) {
-        self.moved = true;
+        self.transaction += 1;
         self.proof = false;
         let stale = |content: &mut Content| {
             if *content == Content::Equal {
