@@ -2,7 +2,7 @@
 
 use super::call::Cut;
 use super::machine::Object;
-use super::world::{Content, JobState, Name, Setting, Task, World};
+use super::world::{Before, Content, JobState, Name, Setting, Task, World};
 use crate::api::{Outcome, PostgresMigrationStatus};
 
 /// One thing that happens.
@@ -135,7 +135,7 @@ impl Trouble {
                 world.write_to_source();
             }
             Self::Busy => world.transaction += 1,
-            Self::Subscribed => world.subscription = true,
+            Self::Subscribed if world.before == Before::Full => world.subscription = true,
             Self::Heals => world.application.up = true,
             Self::HealsWriter => world.writer.up = true,
             Self::Takes => (world.setting, world.taken) = (Setting::Other, true),

@@ -8,6 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use super::call::Cut;
 use super::events::{Event, Free, Trouble, Wish};
 use super::machine::{Fold, Machine, Point, fingerprint};
+use super::world::Before;
+use crate::api::Outcome;
 
 /// What was seen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +22,18 @@ pub struct Figures {
     pub depth: u32,
     /// Different statuses among them.
     pub statuses: usize,
+    /// Points at which the run has succeeded.
+    pub succeeded: usize,
+    /// Points at which it has failed, and everything is undone.
+    pub undone: usize,
+    /// Points at which it was called off.
+    pub cancelled: usize,
+    /// Points at which a person is asked.
+    pub held: usize,
+    /// Points at which the object is gone.
+    pub gone: usize,
+    /// Points at which an operator has acted on what was no longer so.
+    pub late: usize,
 }
 
 type Marks = HashSet<u64, BuildHasherDefault<Fold>>;
@@ -39,17 +53,12 @@ struct Explorer {
     figures: Figures,
 }
 
-/// Visits every point that `disturbances` can lead to, but no more than `most` points.
-pub fn explore(disturbances: usize, most: usize) -> Figures {
+/// Visits every point that `disturbances` can lead to from a world that was as `before`.
+pub fn explore(before: Before, disturbances: usize) -> Figures {
     let mut machine = Machine::new(false);
-    let birth = machine.birth();
-    let mut all = Explorer {
-        machine,
-        seen: Marks::default(),
-        restful: Marks::default(),
-        ways: Vec::new(),
-        figures: Figures::default(),
-    };
+    let birth = machine.birth(before);
+    let mut all =
+        Explorer { machine, seen: Marks::default(), restful: Marks::default(), ways: Vec::new(), figures: Figures::default() };
     // Points with fewer disturbances behind them come first: whoever comes again later has fewer left, and nothing new to show.
     let mut layers: Vec<VecDeque<(Point, u32)>> = vec![VecDeque::new(); disturbances + 1];
     all.seen.insert(fingerprint(&birth));
@@ -62,9 +71,6 @@ pub fn explore(disturbances: usize, most: usize) -> Figures {
                 println!("broken after {}", all.story(at));
                 resume_unwind(broken);
             }
-            if all.seen.len() >= most {
-                break;
-            }
         }
     }
     Figures { states: all.seen.len(), statuses: all.machine.statuses(), ..all.figures }
@@ -73,6 +79,7 @@ pub fn explore(disturbances: usize, most: usize) -> Figures {
 impl Explorer {
     fn expand(&mut self, point: Point, at: u32, layer: usize, layers: &mut [VecDeque<(Point, u32)>]) {
         self.calm_down(point);
+        self.count(point);
         let mut events: Vec<(Event, usize)> = Vec::new();
         let effects = if point.object.gone { 0 } else { self.machine.visit(point, (point.status, point.object), None).effects };
         if !point.object.gone {
@@ -111,6 +118,20 @@ impl Explorer {
                 self.ways.push(Way { from: at, event, depth });
             }
         }
+    }
+
+    fn count(&mut self, point: Point) {
+        let status = self.machine.status(point.status);
+        let figures = &mut self.figures;
+        match status.outcome {
+            Some(Outcome::Succeeded) => figures.succeeded += 1,
+            Some(Outcome::Failed) => figures.undone += 1,
+            Some(Outcome::Cancelled) => figures.cancelled += 1,
+            None => {}
+        }
+        figures.held += usize::from(status.hold.is_some());
+        figures.gone += usize::from(point.object.gone);
+        figures.late += usize::from(point.late);
     }
 
     /// Follows the calm way until it ends, or meets one that is known to end.

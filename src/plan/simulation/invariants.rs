@@ -1,7 +1,7 @@
 //! What must hold, whatever happens: each promise a function of its name. They are asked at every effect and of every state.
 
 use super::machine::{Object, Point};
-use super::world::{Content, Database, EXISTING, JobState, Name, SOURCE, Setting, Task, World};
+use super::world::{Before, Content, Database, EXISTING, JobState, Name, SOURCE, Setting, Task, World};
 use crate::api::conditions::{reasons, types};
 use crate::api::{Outcome, PostgresMigrationStatus, StepName};
 use crate::plan::decide::Rest;
@@ -81,7 +81,8 @@ pub fn i4_at_rest(status: &PostgresMigrationStatus, point: &Point, rest: Rest) {
         (Some(Outcome::Failed | Outcome::Cancelled), _) => {
             as_it_was(world);
             assert!(!point.object.finalizer, "I4: ended with our finalizer");
-            assert!(world.application.up && world.writer.up, "I4: ended, and a writer stands still");
+            assert!(world.writer.up, "I4: ended, and a writer stands still");
+            assert!(world.application.up || world.before == Before::Bare, "I4: ended, and the application stands still");
         }
         (None, Rest::Held) => assert!(status.hold.as_ref().is_some_and(|h| !h.message.is_empty()), "I4: held without a word"),
         (None, Rest::Planned | Rest::Blocked) => as_it_was(world),
@@ -135,14 +136,19 @@ fn stands(world: &World, step: StepName) -> bool {
     let job = |task: Task| world.jobs[task as usize].state != JobState::Absent;
     match step {
         StepName::Quiesce => world.application.original.is_some() || world.writer.original.is_some(),
-        StepName::Fence => !world.source_accepts() || world.source.named(Name::Tombstone).is_some() || !world.subscription,
+        StepName::Fence => {
+            !world.source_accepts()
+                || world.source.named(Name::Tombstone).is_some()
+                || world.subscription != (world.before == Before::Full)
+        }
         StepName::Dump => job(Task::Dump) || world.bucket.archive.is_some() || world.bucket.sealed,
         StepName::VerifyArchive => job(Task::Verify),
         StepName::Restore => job(Task::Restore) || world.target.named(Name::Staging).is_some() || world.orphan,
         StepName::Compare => job(Task::Compare) || job(Task::CompareAgain),
         StepName::Analyze => job(Task::Analyze),
         StepName::Publish => {
-            world.target.oid(EXISTING).is_none_or(|d| d.name != Name::Application || !d.open)
+            let before = world.target.oid(EXISTING);
+            world.target.named(Name::Application) != before || before.is_some_and(|d| !d.open)
         }
         StepName::Repoint => world.setting == Setting::New || world.previous.is_some(),
         StepName::SchemaJob => job(Task::Schema),
@@ -161,7 +167,8 @@ pub fn no_effect_without_intent(seen: &PostgresMigrationStatus, finalizer: bool,
 
 /// No effect twice: a mover is started only when no other one of this migration is at work.
 pub fn no_mover_beside_another(world: &World) {
-    let mut at_work = Task::ALL.iter().zip(world.jobs).filter(|(task, job)| **task != Task::Schema && job.state == JobState::Running);
+    let mut at_work =
+        Task::ALL.iter().zip(world.jobs).filter(|(task, job)| **task != Task::Schema && job.state == JobState::Running);
     assert!(at_work.next().is_none(), "effect twice: a mover is started beside another one");
 }
 

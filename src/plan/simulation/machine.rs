@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::call::{Call, Cut, Stop};
 use super::events::{Event, Free};
-use super::world::World;
+use super::world::{Before, World};
 use super::{invariants, steps, undo};
 use crate::api::{Mode, PostgresMigrationSpec, PostgresMigrationStatus, StepName};
 use crate::plan::decide::{Next, Rest, View, next};
@@ -55,6 +55,7 @@ pub struct Point {
 }
 
 /// What a visit came to.
+#[derive(Clone, Copy)]
 pub struct Visited {
     /// Where things stand then.
     pub point: Point,
@@ -95,6 +96,8 @@ pub struct Machine {
     statuses: Vec<PostgresMigrationStatus>,
     known: HashMap<u64, Vec<u32>>,
     shown: HashSet<(u32, bool, bool, bool, u8)>,
+    /// The last visit that was not cut short: it is asked for several times in a row.
+    last: Option<(Point, (u32, Object), Visited)>,
     /// Seconds; `None`: time passes as it is needed, and no status remembers it.
     clock: Option<i64>,
 }
@@ -121,12 +124,13 @@ impl Machine {
             statuses: Vec::new(),
             known: HashMap::new(),
             shown: HashSet::new(),
+            last: None,
             clock: clock.then_some(MOMENT),
         }
     }
 
     /// A new object in a world that no migration has touched.
-    pub fn birth(&mut self) -> Point {
+    pub fn birth(&mut self, before: Before) -> Point {
         let object = Object {
             plan: false,
             suspend: false,
@@ -137,7 +141,13 @@ impl Machine {
             finalizer: false,
             gone: false,
         };
-        Point { status: self.keep(PostgresMigrationStatus::default()), object, world: World::new(), lingering: None, late: false }
+        Point {
+            status: self.keep(PostgresMigrationStatus::default()),
+            object,
+            world: World::new(before),
+            lingering: None,
+            late: false,
+        }
     }
 
     /// A status by its number.
@@ -227,15 +237,29 @@ impl Machine {
         (after != point).then_some(after)
     }
 
-    /// One visit of an operator that read the object as `seen`: `operator::reconcile`.
+    /// One visit of an operator that read the object as `seen`.
     pub fn visit(&mut self, point: Point, seen: (u32, Object), cut: Option<(u8, Cut)>) -> Visited {
+        if cut.is_some() || self.clock.is_some() {
+            return self.reconcile(point, seen, cut);
+        }
+        match self.last {
+            Some((p, s, visited)) if (p, s) == (point, seen) => visited,
+            _ => {
+                let visited = self.reconcile(point, seen, None);
+                self.last = Some((point, seen, visited));
+                visited
+            }
+        }
+    }
+
+    /// `operator::reconcile`.
+    fn reconcile(&mut self, point: Point, seen: (u32, Object), cut: Option<(u8, Cut)>) -> Visited {
         let before = self.status(seen.0).clone();
         let (object, mut status, mut world) = (seen.1, before.clone(), point.world);
         let now = self.now(&before);
         self.wish(object);
         let generation = object.generation.into();
-        let view =
-            View { spec: &self.spec, status: &before, generation, deleting: object.deleting, finalizer: object.finalizer };
+        let view = View { spec: &self.spec, status: &before, generation, deleting: object.deleting, finalizer: object.finalizer };
         let mut visited = Visited { point, rest: None, effects: 0, stuck: false };
         let alone = (point.status, point.object) == seen;
         let strict = point.status == seen.0 && !point.late;

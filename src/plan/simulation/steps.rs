@@ -1,9 +1,9 @@
 //! The steps forward: for each what its file in `src/steps` does to the world, what it looks at before, what it records, in that
 //! order. A step that changes there is changed here.
 
-use super::call::{Call, Stop, terminal, wait, MOVERS};
+use super::call::{Call, MOVERS, Stop, terminal, wait};
 use super::invariants;
-use super::world::{Content, Database, EXISTING, JobState, Job, Name, SOURCE, Setting, Task, Workload, World};
+use super::world::{Content, Database, EXISTING, Job, JobState, Name, SOURCE, Setting, Task, Workload, World};
 use crate::api::conditions::reasons;
 use crate::api::{
     ArchiveStatus, Fence, FenceKind, Pinned, PinnedEnd, Publication, Quiesced, Repointed, SchemaJobStatus, Side, Staging,
@@ -295,7 +295,7 @@ fn publish(cx: &mut Call<'_>) -> Answer {
     loop {
         let copy = published_one(cx, &known)?;
         let target = &mut cx.world.target;
-        let open = copy.open && target.oid(EXISTING).is_some_and(|d| d.open);
+        let open = copy.open && target.oid(EXISTING).is_none_or(|d| d.open);
         match (copy.name, open) {
             (Name::Staging, true) => {
                 cx.effect(intent, "the copy refuses connections")?;
@@ -305,7 +305,9 @@ fn publish(cx: &mut Call<'_>) -> Answer {
             (Name::Staging, false) => {
                 cx.effect(intent, "the copy gets its final name")?;
                 invariants::i2_the_pointer_moves_only_with_proof(cx.world, copy);
-                cx.world.target.rename(Name::Application, Name::Aside);
+                if cx.world.target.oid(EXISTING).is_some() {
+                    cx.world.target.rename(Name::Application, Name::Aside);
+                }
                 cx.world.target.rename(Name::Staging, Name::Application);
                 cx.world.target.allow(Name::Aside, true);
                 cx.world.target.allow(Name::Application, true);
@@ -375,6 +377,15 @@ fn schema_job(cx: &mut Call<'_>) -> Answer {
     match if known.attempt == attempt { known.state } else { JobState::Absent } {
         JobState::Absent if created => failed(),
         JobState::Absent => {
+            match known.state {
+                JobState::Running => {
+                    cx.effect(true, "the schema job of an earlier attempt is deleted")?;
+                    cx.world.job(Task::Schema).state = JobState::Deleting;
+                    return Ok(wait());
+                }
+                JobState::Deleting => return Ok(wait()),
+                _ => {}
+            }
             cx.effect(cx.seen.schema_jobs.first().is_some_and(|s| s.job == job), "a schema job is started")?;
             assert!(known.state != JobState::Running || !cx.alone, "effect twice: two schema jobs at work");
             *cx.world.job(Task::Schema) = Job { attempt, state: JobState::Running };
@@ -399,7 +410,7 @@ fn resume(cx: &mut Call<'_>) -> Answer {
         return Err(Failure::needs_human(reasons::CHANGED_BY_OTHERS, "x").into());
     };
     if !cx.status.quiesced[at].restored {
-        start(cx, at, cx.seen.resumed)?;
+        start(cx, at, true, cx.seen.resumed)?;
         cx.status.quiesced[at].restored = true;
         return Ok(Advance::Again);
     }
@@ -407,10 +418,10 @@ fn resume(cx: &mut Call<'_>) -> Answer {
     Ok(if now.up == now.pods { Advance::Done } else { wait() })
 }
 
-/// `workloads::restore`: as it was, the record on the object last.
-pub fn start(cx: &mut Call<'_>, at: usize, intent: bool) -> Result<(), Stop> {
+/// `workloads::restore` and `scale_to`: if it still is as we left it, the record on the object last.
+pub fn start(cx: &mut Call<'_>, at: usize, up: bool, intent: bool) -> Result<(), Stop> {
     let q = cx.status.quiesced[at].clone();
-    if q.replicas == Some(1) && !workload(cx.world, &q).up {
+    if up && !workload(cx.world, &q).up {
         cx.effect(intent, "a workload is started")?;
         workload(cx.world, &q).up = true;
     }

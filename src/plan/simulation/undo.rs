@@ -22,9 +22,7 @@ pub fn undo(step: StepName, cx: &mut Call<'_>) -> Answer {
         StepName::Publish => publish(cx),
         StepName::Repoint => repoint(cx),
         StepName::SchemaJob => {
-            // Only those that the status names are ours to delete.
-            let known = cx.world.job(Task::Schema).attempt.to_string();
-            let none = cx.status.schema_jobs.iter().all(|s| s.job != known) || cx.end_jobs(&[Task::Schema])?;
+            let none = cx.end_jobs(&[Task::Schema])?;
             if none {
                 cx.status.schema_jobs.clear();
             }
@@ -37,7 +35,8 @@ pub fn undo(step: StepName, cx: &mut Call<'_>) -> Answer {
 
 fn quiesce(cx: &mut Call<'_>) -> Answer {
     let Some(at) = cx.status.quiesced.iter().position(|q| !q.restored) else { return Ok(Advance::Done) };
-    start(cx, at, true)?;
+    let up = cx.status.quiesced[at].replicas == Some(1);
+    start(cx, at, up, true)?;
     cx.status.quiesced[at].restored = true;
     Ok(Advance::Again)
 }
@@ -129,11 +128,10 @@ fn publish(cx: &mut Call<'_>) -> Answer {
     let Some(known) = cx.status.publication.clone() else { return Ok(Advance::Done) };
     loop {
         let oid = known.originals.parse().unwrap_or(0);
-        if let (None, Some(existing)) = (cx.world.target.oid(oid), cx.world.target.oid(EXISTING))
-            && existing.name == Name::Application
-        {
+        let existing = cx.world.target.oid(EXISTING);
+        if cx.world.target.oid(oid).is_none() && existing.is_none_or(|d| d.name == Name::Application) {
             // `PublishState::Gone`.
-            if existing.open {
+            if existing.is_none_or(|d| d.open) {
                 break;
             }
             cx.effect(true, "what had the final name takes connections")?;
@@ -146,7 +144,7 @@ fn publish(cx: &mut Call<'_>) -> Answer {
         {
             return Ok(wait);
         }
-        let open = copy.open && cx.world.target.oid(EXISTING).is_some_and(|d| d.open);
+        let open = copy.open && existing.is_none_or(|d| d.open);
         match (copy.name, open) {
             (Name::Staging, true) => break,
             (Name::Staging, false) => {
@@ -162,7 +160,9 @@ fn publish(cx: &mut Call<'_>) -> Answer {
             (_, false) => {
                 cx.effect(true, "the copy loses its final name")?;
                 cx.world.target.rename(Name::Application, Name::Staging);
-                cx.world.target.rename(Name::Aside, Name::Application);
+                if existing.is_some() {
+                    cx.world.target.rename(Name::Aside, Name::Application);
+                }
                 cx.world.target.allow(Name::Staging, true);
                 cx.world.target.allow(Name::Application, true);
             }

@@ -241,29 +241,42 @@ pub struct World {
     pub written: bool,
     /// Whether somebody else changed the setting: then it is theirs.
     pub taken: bool,
+    /// How the world was before any migration. Never changes.
+    pub before: Before,
+}
+
+/// How a world was before any migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Before {
+    /// A database has the final name on the target, the source has a subscription, the application runs.
+    Full,
+    /// None of that: what the target's application is to be has never run.
+    Bare,
 }
 
 impl World {
     /// The world before the migration.
-    pub fn new() -> Self {
+    pub fn new(before: Before) -> Self {
+        let full = before == Before::Full;
         let database = |oid, content| Database { oid, name: Name::Application, open: true, content };
         let up = Workload { up: true, pods: true, original: None };
         Self {
             source: Server::with(database(SOURCE, Content::Equal)),
-            target: Server::with(database(EXISTING, Content::Foreign)),
+            target: if full { Server::with(database(EXISTING, Content::Foreign)) } else { Server::default() },
             next_oid: 3,
-            subscription: true,
+            subscription: full,
             transaction: 0,
             proof: false,
             orphan: false,
             bucket: Bucket { archive: None, sealed: false },
             jobs: [Job { attempt: 0, state: JobState::Absent }; 7],
-            application: up,
+            application: Workload { up: full, pods: full, original: None },
             writer: up,
             setting: Setting::Old,
             previous: None,
             written: false,
             taken: false,
+            before,
         }
     }
 
