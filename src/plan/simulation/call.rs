@@ -4,7 +4,7 @@
 use super::invariants;
 use super::world::{JobState, Task, World};
 use crate::api::conditions::reasons;
-use crate::api::{PostgresMigrationStatus, Transfer};
+use crate::api::{PostgresMigrationStatus, StepName, Transfer};
 use crate::plan::Failure;
 use crate::plan::record::{self, Advance};
 
@@ -56,6 +56,8 @@ pub fn wait() -> Advance {
 
 /// What a call works with.
 pub struct Call<'a> {
+    /// The step that is called.
+    pub step: StepName,
     /// The world, live.
     pub world: &'a mut World,
     /// The status as the call changes it.
@@ -75,20 +77,21 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// A call that was not made yet.
     pub fn new(
+        step: StepName,
         world: &'a mut World,
         status: &'a mut PostgresMigrationStatus,
         seen: &'a PostgresMigrationStatus,
         (finalizer, alone): (bool, bool),
         cut: Option<(u8, Cut)>,
     ) -> Self {
-        Self { world, status, seen, finalizer, alone, cut, effects: 0 }
+        Self { step, world, status, seen, finalizer, alone, cut, effects: 0 }
     }
 
     /// Announces an effect, which the caller has next. `intent`: what the status said before this call that lets whoever
     /// comes after a crash find it.
     pub fn effect(&mut self, intent: bool, what: &str) -> Result<(), Stop> {
         self.survive()?;
-        invariants::no_effect_without_intent(self.seen, self.finalizer, intent, what);
+        invariants::no_effect_without_intent(self, intent, what);
         self.effects += 1;
         Ok(())
     }

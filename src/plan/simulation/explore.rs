@@ -11,8 +11,9 @@ use super::machine::{Fold, Machine, Point, fingerprint};
 use super::world::Before;
 use crate::api::Outcome;
 
-/// What was seen.
+/// What was seen. Printed for people.
 #[derive(Clone, Copy, Debug, Default)]
+#[allow(dead_code)]
 pub struct Figures {
     /// Different points.
     pub states: usize,

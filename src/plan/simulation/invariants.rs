@@ -1,5 +1,6 @@
 //! What must hold, whatever happens: each promise a function of its name. They are asked at every effect and of every state.
 
+use super::call::Call;
 use super::machine::{Object, Point};
 use super::world::{Before, Content, Database, EXISTING, JobState, Name, SOURCE, Setting, Task, World};
 use crate::api::conditions::{reasons, types};
@@ -158,11 +159,11 @@ fn stands(world: &World, step: StepName) -> bool {
 
 /// Intent before effect: when something is about to happen, our finalizer is on the object, the spec is fixed, and what was
 /// persisted before this call lets whoever comes after a crash find what happened.
-pub fn no_effect_without_intent(seen: &PostgresMigrationStatus, finalizer: bool, intent: bool, what: &str) {
+pub fn no_effect_without_intent(cx: &Call<'_>, intent: bool, what: &str) {
     assert!(intent, "no intent before the effect: {what}");
-    assert!(finalizer, "no finalizer before the effect: {what}");
-    assert!(seen.start_time.is_some(), "the spec is not fixed before the effect: {what}");
-    assert!(seen.step.is_some_and(|step| seen.steps.iter().any(|s| s.name == step)), "no step begun before: {what}");
+    assert!(cx.finalizer, "no finalizer before the effect: {what}");
+    assert!(cx.seen.start_time.is_some(), "the spec is not fixed before the effect: {what}");
+    assert!(cx.seen.steps.iter().any(|s| s.name == cx.step), "{:?} was not begun before the effect: {what}", cx.step);
 }
 
 /// No effect twice: a mover is started only when no other one of this migration is at work.

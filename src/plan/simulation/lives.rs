@@ -39,8 +39,6 @@ pub struct Life {
     pub events: usize,
     /// Its outcome; absent for one that is held, planned, or gone without one.
     pub outcome: Option<Outcome>,
-    /// Whether the object is gone.
-    pub gone: bool,
     /// Whether a person is asked.
     pub held: bool,
     /// Runs that were begun.
@@ -77,7 +75,7 @@ pub fn live(seed: u64, tell: bool) -> Life {
         life.events += 1;
     }
     let status = machine.status(point.status);
-    Life { outcome: status.outcome, gone: point.object.gone, held: status.hold.is_some(), runs: status.run, ..life }
+    Life { outcome: status.outcome, held: status.hold.is_some(), runs: status.run, ..life }
 }
 
 fn choose(dice: &mut Dice, point: Point, calm: usize, lingers: bool) -> Event {

@@ -11,7 +11,7 @@ use super::call::{Call, Cut, Stop};
 use super::events::{Event, Free};
 use super::world::{Before, World};
 use super::{invariants, steps, undo};
-use crate::api::{Mode, PostgresMigrationSpec, PostgresMigrationStatus, StepName};
+use crate::api::{Mode, PostgresMigrationSpec, PostgresMigrationStatus};
 use crate::plan::decide::{Next, Rest, View, next};
 use crate::plan::record;
 use crate::plan::summary::summarize;
@@ -208,6 +208,12 @@ impl Machine {
         assert_eq!(status.observed_generation, Some(generation));
     }
 
+    /// The spec as `object` has it.
+    pub fn spec(&mut self, object: Object) -> &PostgresMigrationSpec {
+        self.wish(object);
+        &self.spec
+    }
+
     fn wish(&mut self, object: Object) {
         self.spec.mode = if object.plan { Mode::Plan } else { Mode::Migrate };
         (self.spec.suspend, self.spec.cancel) = (object.suspend, object.cancel);
@@ -278,7 +284,7 @@ impl Machine {
             Next::Run(step) => {
                 if !record::begin(&mut status, step, now) && record::pause(&before, step, now) == 0 {
                     invariants::forward_is_wanted(&before, object);
-                    let mut call = Call::new(&mut world, &mut status, &before, (object.finalizer, strict), cut);
+                    let mut call = Call::new(step, &mut world, &mut status, &before, (object.finalizer, strict), cut);
                     let answer = steps::run(step, &mut call);
                     visited.effects = call.effects;
                     match answer {
@@ -298,8 +304,8 @@ impl Machine {
             }
             Next::Undo(step) => {
                 if record::pause(&before, step, now) == 0 {
-                    let mut call = Call::new(&mut world, &mut status, &before, (object.finalizer, strict), cut);
-                    visited.effects = undo_call(step, &mut call, now);
+                    let mut call = Call::new(step, &mut world, &mut status, &before, (object.finalizer, strict), cut);
+                    visited.effects = undo_call(&mut call, now);
                 }
             }
             Next::EndUndo => {
@@ -357,7 +363,8 @@ impl Machine {
 }
 
 /// One call of an undo. Gives the effects that it had.
-fn undo_call(step: StepName, call: &mut Call<'_>, now: Timestamp) -> u8 {
+fn undo_call(call: &mut Call<'_>, now: Timestamp) -> u8 {
+    let step = call.step;
     assert!(!call.seen.resumed, "undone although the application may have written");
     if call.alone {
         invariants::undo_goes_backwards(call.world, step);
