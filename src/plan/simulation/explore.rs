@@ -158,13 +158,7 @@ impl Explorer {
             now = way.from;
         }
         events.reverse();
-        let mut lines: Vec<(String, usize)> = Vec::new();
-        for event in events {
-            match lines.last_mut() {
-                Some((last, times)) if *last == event => *times += 1,
-                _ => lines.push((event, 1)),
-            }
-        }
-        lines.into_iter().map(|(event, times)| format!("\n  {times} x {event}")).collect()
+        let lines: Vec<String> = events.chunk_by(|a, b| a == b).map(|same| format!("\n  {} x {}", same.len(), same[0])).collect();
+        lines.concat()
     }
 }

@@ -66,7 +66,7 @@ pub fn i4_every_state_ends_or_waits_with_a_reason(status: &PostgresMigrationStat
             assert_eq!((ready.status.as_str(), stalled.status.as_str()), ("False", "True"));
             assert!(!stalled.message.is_empty(), "I4: stalled without a word");
         }
-        (Some(Outcome::Cancelled), _) | (None, _) => assert_eq!(ready.status, "False"),
+        (Some(Outcome::Cancelled) | None, _) => assert_eq!(ready.status, "False"),
     }
 }
 

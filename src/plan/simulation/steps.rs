@@ -17,7 +17,10 @@ type Answer = Result<Advance, Stop>;
 /// `steps::run`.
 pub fn run(step: StepName, cx: &mut Call<'_>) -> Answer {
     let answer = match step {
-        StepName::Pin => pin(cx),
+        StepName::Pin => {
+            pin(cx);
+            Ok(Advance::Done)
+        }
         StepName::Preflight => Ok(Advance::Done),
         StepName::Quiesce => quiesce(cx),
         StepName::Fence => fence(cx),
@@ -38,11 +41,10 @@ pub fn run(step: StepName, cx: &mut Call<'_>) -> Answer {
     Ok(answer)
 }
 
-fn pin(cx: &mut Call<'_>) -> Answer {
+fn pin(cx: &mut Call<'_>) {
     let end = PinnedEnd::default;
     cx.status.pinned =
         Some(Pinned { stamp: String::new(), source: end(), target: end(), database_bytes: 0, database_oid: i64::from(SOURCE) });
-    Ok(Advance::Done)
 }
 
 /// The workload that a line of the status speaks of.
@@ -254,10 +256,11 @@ fn witness(cx: &mut Call<'_>) -> Answer {
         cx.status.verification.iter_mut().for_each(|v| v.moved = true);
         return Ok(Advance::Again);
     }
-    if moved && !cx.status.verification.as_ref().is_some_and(|v| v.witnessed) {
-        if let Some(advance) = cx.drive(Task::CompareAgain)? {
-            return Ok(advance);
-        }
+    if moved
+        && !cx.status.verification.as_ref().is_some_and(|v| v.witnessed)
+        && let Some(advance) = cx.drive(Task::CompareAgain)?
+    {
+        return Ok(advance);
     }
     cx.status.verification.iter_mut().for_each(|v| v.witnessed = true);
     Ok(Advance::Done)
