@@ -23,7 +23,7 @@ use explore::{Figures, explore};
 use machine::Machine;
 use world::Before;
 
-/// Disturbances in one life of the exploration: any of them at any moment. A third one takes the better part of an hour.
+/// Disturbances in one life of the exploration: any of them at any moment. Each more costs forty times as much.
 const DISTURBANCES: usize = 2;
 
 fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
