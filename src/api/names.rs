@@ -55,6 +55,11 @@ impl Names {
         format!("pgmig-{}-{name}-{attempt}", self.uid8())
     }
 
+    /// Whether a Job of this migration is a schema job's, of whatever attempt, and no mover's.
+    pub fn is_schema_job(&self, job: &str) -> bool {
+        job.starts_with(&format!("pgmig-{}-", self.uid8()))
+    }
+
     /// Name of the Secret that keeps previous values of re-pointed settings.
     pub fn previous_values(&self) -> String {
         format!("pgmig-{}-previous", self.uid8())

@@ -51,6 +51,11 @@ pub enum PublishState {
     Published,
     /// As `Published`, but at least one of them refuses connections: taking back has begun.
     Withdrawing,
+    /// The staging database is gone, and what had the final name has it still: there is nothing to publish or to take back.
+    Gone {
+        /// What had the final name takes connections, or there was none.
+        open: bool,
+    },
     /// None of these: somebody renamed, dropped or created a database. Nothing may be done without a person.
     Foreign {
         /// What was found, for people.
@@ -97,9 +102,6 @@ pub async fn plan(admins: &mut AdminSessions, names: PublishNames) -> Result<Pub
 fn judge(publication: &Publication, rows: &Rows) -> PublishState {
     let Publication { names, staging_oid, existing_oid } = publication;
     let foreign = |found: String| PublishState::Foreign { found };
-    let Some(staging) = rows.by_oid(*staging_oid) else {
-        return foreign(format!("the staging database (OID {staging_oid}) is gone"));
-    };
     let existing = match existing_oid {
         None => None,
         Some(oid) => match rows.by_oid(*oid) {
@@ -108,6 +110,14 @@ fn judge(publication: &Publication, rows: &Rows) -> PublishState {
             }
             found @ Some(_) => found,
         },
+    };
+    let Some(staging) = rows.by_oid(*staging_oid) else {
+        return match existing {
+            Some(row) if row.name != names.database => {
+                foreign(format!("the staging database (OID {staging_oid}) is gone, and {:?} is not back yet", names.database))
+            }
+            found => PublishState::Gone { open: found.is_none_or(|row| row.allow_connections) },
+        };
     };
     let ours = |name: &str| rows.by_name(name).is_none_or(|row| row.oid == *staging_oid || Some(row.oid) == *existing_oid);
     if let Some(name) = names.all().iter().find(|name| !ours(name)) {
@@ -152,6 +162,9 @@ impl Publication {
             }
             PublishState::Withdrawing => self.set_connections(admins, true, deadline).await?,
             PublishState::Published => {}
+            PublishState::Gone { .. } => {
+                return Err(SwapError::Unexpected(format!("the staging database (OID {}) is gone", self.staging_oid)));
+            }
             PublishState::Foreign { found } => return Err(SwapError::Unexpected(found)),
         }
         Ok(self.state(admins).await?)
@@ -177,8 +190,8 @@ impl Publication {
                 let outcome = self.exchange(admins, &statements, staging, &from, "withdrawing", deadline).await;
                 self.reopen_on_failure(admins, outcome, &from, deadline).await?;
             }
-            PublishState::Closing => self.set_connections(admins, true, deadline).await?,
-            PublishState::Unpublished => {}
+            PublishState::Closing | PublishState::Gone { open: false } => self.set_connections(admins, true, deadline).await?,
+            PublishState::Unpublished | PublishState::Gone { open: true } => {}
             PublishState::Foreign { found } => return Err(SwapError::Unexpected(found)),
         }
         Ok(self.state(admins).await?)
@@ -186,8 +199,12 @@ impl Publication {
 
     /// Takes the publication back from whatever state it is in. `deadline` is that of each step.
     pub async fn withdraw(&self, admins: &mut AdminSessions, deadline: Duration) -> Result<(), SwapError> {
-        while self.withdraw_step(admins, deadline).await? != PublishState::Unpublished {}
-        Ok(())
+        loop {
+            match self.withdraw_step(admins, deadline).await? {
+                PublishState::Unpublished | PublishState::Gone { open: true } => return Ok(()),
+                _ => {}
+            }
+        }
     }
 
     fn oids(&self) -> Vec<u32> {
@@ -202,9 +219,8 @@ impl Publication {
     async fn set_connections(&self, admins: &mut AdminSessions, allow: bool, deadline: Duration) -> Result<(), SwapError> {
         for oid in self.oids() {
             let rows = self.rows(admins).await?;
-            let Some(row) = rows.by_oid(oid) else {
-                return Err(SwapError::Unexpected(format!("the database with OID {oid} is gone")));
-            };
+            // Gone meanwhile: the state after this call tells.
+            let Some(row) = rows.by_oid(oid) else { continue };
             let name = row.name.clone();
             let done = |rows: &Rows| rows.by_oid(oid).is_none_or(|row| row.name != name || row.allow_connections == allow);
             let what = format!("{} connections of database {name:?}", if allow { "accepting" } else { "refusing" });
@@ -228,9 +244,11 @@ impl Publication {
             if state != *from {
                 return match state {
                     PublishState::Foreign { found } => Err(SwapError::Unexpected(found)),
-                    PublishState::Unpublished | PublishState::Closing | PublishState::Published | PublishState::Withdrawing => {
-                        Ok(())
-                    }
+                    PublishState::Unpublished
+                    | PublishState::Closing
+                    | PublishState::Published
+                    | PublishState::Withdrawing
+                    | PublishState::Gone { .. } => Ok(()),
                 };
             }
             let mut free = !patience.is_over();
@@ -313,5 +331,16 @@ mod tests {
         assert!(matches!(state("app", "elsewhere", true), PublishState::Foreign { .. }));
         let gone = Rows(vec![row(STAGING, "app", true)]);
         assert!(matches!(judge(&publication(true), &gone), PublishState::Foreign { .. }));
+    }
+
+    #[test]
+    fn a_copy_that_is_gone_leaves_nothing_to_take_back() {
+        let state = |name, open| judge(&publication(true), &Rows(vec![row(EXISTING, name, open)]));
+        assert_eq!(state("app", true), PublishState::Gone { open: true });
+        assert_eq!(state("app", false), PublishState::Gone { open: false });
+        assert!(matches!(state("app_a", true), PublishState::Foreign { .. }), "the copy had the name when it was dropped");
+        assert_eq!(judge(&publication(false), &Rows(vec![])), PublishState::Gone { open: true });
+        let another = Rows(vec![row(EXISTING, "app", true), row(30_000, "app_s", true)]);
+        assert_eq!(judge(&publication(true), &another), PublishState::Gone { open: true }, "by OID, whatever has the name");
     }
 }

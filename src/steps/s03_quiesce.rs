@@ -135,6 +135,35 @@ fn set_original(q: &mut Quiesced, setting: Setting) {
     }
 }
 
+/// Whether the application of the target stands still yet, before the new database is taken from it: whoever started it behind
+/// our back let it write there, and what it wrote is nowhere else. `None`: it stands still.
+///
+/// # Errors
+/// It was started by somebody.
+pub async fn application_at_rest(cx: &mut Context<'_>) -> Result<Option<Advance>, Failure> {
+    let client = cx.cluster(Side::Target).await?;
+    let namespace = cx.namespace(Side::Target);
+    for workload in &cx.spec().target.application.workloads {
+        let found = workloads::get(&client, &namespace, workload.kind, &workload.name).await.map_err(|e| cx.api(Side::Target, &e))?;
+        let Some(now) = found else { continue };
+        let words = format!("{:?} {namespace}/{}", now.kind, now.name);
+        if now.setting() != now.setting().stopped() {
+            return Err(Failure::needs_human(
+                reasons::CHANGED_BY_OTHERS,
+                format!(
+                    "{words} was started by somebody and may have written to the new database, which undoing would lose: save what must be kept, then stop it, and the undo goes on"
+                ),
+            ));
+        }
+        let pods = workloads::pods_left(&client, &now.id()).await.map_err(|e| cx.api(Side::Target, &e))?;
+        if !pods.quiet() {
+            let names = pods.names.join(", ");
+            return Ok(Some(Advance::Wait { seconds: 1, message: format!("waiting until no pod of {words} is left: {names}") }));
+        }
+    }
+    Ok(None)
+}
+
 /// The identity of a stopped workload.
 pub fn id(q: &Quiesced) -> WorkloadId {
     WorkloadId { kind: q.kind, namespace: q.namespace.clone(), name: q.name.clone(), uid: q.uid.clone() }

@@ -99,12 +99,20 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     if let Some(wait) = end_movers(cx).await? {
         return Ok(wait);
     }
-    if cx.status.staging.is_none() {
-        return Ok(Advance::Done);
-    }
+    let Some(known) = cx.status.staging.clone() else { return Ok(Advance::Done) };
     let name = derived_name(cx.database().target_name(), cx.names.uid(), DerivedRole::Staging);
     if let Some(wait) = drop_staging(cx, &name).await? {
         return Ok(wait);
+    }
+    // By its OID as well: a copy that an operator that came late has published after all is called otherwise, and the source
+    // must not open beside it.
+    if let Some(oid) = known.oid.and_then(|oid| u32::try_from(oid).ok()) {
+        let mut target = admins(cx, Side::Target).await?;
+        let dropped = staging::drop_database(&mut target, &name, oid, DEADLINE)
+            .await
+            .map_err(|e| swap(Side::Target, reasons::RESTORE_FAILED, &e));
+        target.close().await;
+        dropped?;
     }
     cx.status.staging = None;
     Ok(Advance::Done)

@@ -5,6 +5,7 @@
 //! never dropped.
 
 use super::context::{Context, lost, sql};
+use super::s03_quiesce::application_at_rest;
 use super::s04_fence::{self as fence, DEADLINE, admins, swap};
 use crate::api::conditions::reasons;
 use crate::api::{ExistingTarget, Publication, Side};
@@ -69,6 +70,15 @@ async fn plan(cx: &mut Context<'_>) -> Result<Publication, Failure> {
     .map_err(failed);
     target.close().await;
     let (left, planned) = planned?;
+    // By its OID, never by its name alone: another database under that name, made by an operator that came late or by a
+    // person, was not compared.
+    let compared = cx.status.staging.as_ref().and_then(|s| s.oid);
+    if compared != Some(i64::from(planned.staging_oid)) {
+        return Err(Failure::terminal(
+            reasons::PUBLISH_FAILED,
+            format!("database {:?} of the target is not the one that was compared: somebody replaced it", planned.names.staging),
+        ));
+    }
     for one in left.iter().take(10) {
         cx.status.warnings.push(crate::api::Finding {
             reason: reasons::NOT_CARRIED_OVER.into(),
@@ -109,13 +119,24 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let publication = read(&known)?;
     let mut target = admins(cx, Side::Target).await?;
     let state = publication.state(&mut target).await.map_err(|e| sql(Side::Target, &e));
-    let withdrawn = match state {
-        Ok(PublishState::Unpublished) => Ok(()),
-        Ok(_) => publication.withdraw(&mut target, DEADLINE).await.map_err(|e| swap(Side::Target, reasons::PUBLISH_FAILED, &e)),
-        Err(f) => Err(f),
+    // From the moment that the copy had its name, the application may have written to it.
+    let at_rest = match &state {
+        Ok(PublishState::Published | PublishState::Withdrawing) => application_at_rest(cx).await,
+        Ok(_) | Err(_) => Ok(None),
+    };
+    let withdrawn = match (state, at_rest) {
+        (Ok(PublishState::Unpublished), _) => Ok(None),
+        (Ok(_), Ok(None)) => {
+            let withdrawn = publication.withdraw(&mut target, DEADLINE).await;
+            withdrawn.map(|()| None).map_err(|e| swap(Side::Target, reasons::PUBLISH_FAILED, &e))
+        }
+        (Ok(_), Ok(Some(wait))) => Ok(Some(wait)),
+        (Err(f), _) | (Ok(_), Err(f)) => Err(f),
     };
     target.close().await;
-    withdrawn?;
+    if let Some(wait) = withdrawn? {
+        return Ok(wait);
+    }
     cx.status.publication = None;
     Ok(Advance::Done)
 }

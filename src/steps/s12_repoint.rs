@@ -1,9 +1,11 @@
 //! Lead the application to the new database: keys of ConfigMaps and Secrets, literal variables of workloads.
 //!
 //! Effects: all previous values go into one Secret, create-only, then one setting a call is written by compare-and-set, its
-//! number recorded before. The status never holds a value. Undo: backwards, each only if it still holds what we wrote.
+//! number recorded before. The status never holds a value. Undo: backwards, each only if it still holds what we wrote, and only
+//! while the application stands still.
 
 use super::context::{Context, kubernetes};
+use super::s03_quiesce::application_at_rest;
 use crate::api::conditions::reasons;
 use crate::api::{Repointed, Side};
 use crate::kubernetes::config::previous::{self, Previous};
@@ -69,6 +71,9 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         cx.status.repointed = None;
         return Ok(Advance::Done);
     };
+    if let Some(wait) = application_at_rest(cx).await? {
+        return Ok(wait);
+    }
     let (at, place, before, new) = begun(cx, &known).await?;
     match config::replace(&client, &namespace, &place, Some(&new), before.as_ref()).await.map_err(|e| failed(cx, at, &e))? {
         Replacement::Written | Replacement::Already => {}

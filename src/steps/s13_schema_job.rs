@@ -1,8 +1,10 @@
 //! Bring the schema up to date: one Job per entry, in order, with the image and the environment of the live, re-pointed
 //! template of one container.
 //!
-//! Effect: the Job, created once per attempt. Its outcome is read before anything is scaled up. Undo: the Job is deleted;
-//! what it did to the copy goes with the copy.
+//! Effect: the Job, created once per attempt, after what an earlier one left at work has ended. Its outcome is read before
+//! anything is scaled up. Undo: the Jobs of all attempts are deleted; what they did to the copy goes with the copy.
+
+use kube::Client;
 
 use super::context::{Context, kubernetes};
 use crate::api::conditions::reasons;
@@ -41,6 +43,9 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         return match state {
             JobState::Absent if created => failed(format!("Job {namespace}/{job} was deleted before its outcome was read")),
             JobState::Absent => {
+                if let Some(wait) = end_earlier(cx, &client, &job).await.map_err(named)? {
+                    return Ok(wait);
+                }
                 let template = workloads::pod_template(&client, &namespace, entry.workload_ref.kind, &entry.workload_ref.name)
                     .await
                     .map_err(|e| named(kubernetes(&e)))?;
@@ -92,6 +97,29 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     Ok(Advance::Done)
 }
 
+/// Ends what earlier attempts left at work: two schema jobs must never work on one database. Those that have ended stay, for
+/// people to read. `None` when none is at work.
+async fn end_earlier(cx: &Context<'_>, client: &Client, job: &str) -> Result<Option<Advance>, Failure> {
+    let namespace = cx.namespace(Side::Target);
+    let mut left = Vec::new();
+    for (name, uid) in jobs::of_migration(client, &namespace, &cx.migration()).await.map_err(|e| kubernetes(&e))? {
+        // Those of other entries have succeeded, or come later.
+        if name == job || !cx.names.is_schema_job(&name) {
+            continue;
+        }
+        match jobs::job_state(client, &namespace, &name).await.map_err(|e| kubernetes(&e))? {
+            JobState::Absent | JobState::Succeeded { .. } | JobState::Failed { .. } => {}
+            JobState::Deleting => left.push(name),
+            JobState::Running { .. } => {
+                jobs::delete(client, &namespace, &name, &uid).await.map_err(|e| kubernetes(&e))?;
+                left.push(name);
+            }
+        }
+    }
+    let words = || format!("Job {namespace}/{} of an earlier attempt is ending", left.join(", "));
+    Ok((!left.is_empty()).then(|| Advance::Wait { seconds: 1, message: words() }))
+}
+
 /// The last 600 characters: the cause of a failure stands at the end of a log.
 fn last(text: &str) -> String {
     let text = text.trim();
@@ -104,7 +132,7 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let namespace = cx.namespace(Side::Target);
     let mine = jobs::of_migration(&client, &namespace, &cx.migration()).await.map_err(|e| cx.api(Side::Target, &e))?;
     let mut left = 0;
-    for (name, uid) in mine.iter().filter(|(name, _)| cx.status.schema_jobs.iter().any(|s| s.job == *name)) {
+    for (name, uid) in mine.iter().filter(|(name, _)| cx.names.is_schema_job(name)) {
         jobs::delete(&client, &namespace, name, uid).await.map_err(|e| cx.api(Side::Target, &e))?;
         left += 1;
     }

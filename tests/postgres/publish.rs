@@ -69,6 +69,21 @@ async fn published_is_the_new_one_and_withdrawn_is_what_was() {
 }
 
 #[tokio::test]
+async fn a_copy_that_somebody_dropped_leaves_what_was_there_as_it_was() {
+    for bin in servers() {
+        let cluster = target(&bin, true);
+        let mut admins = open(carrier(&cluster)).await;
+        let publication = plan(&mut admins, PublishNames::derive("app", UID)).await.unwrap();
+        assert_eq!(publication.publish_step(&mut admins, SOON).await.unwrap(), PublishState::Closing);
+        cluster.sql("postgres", &format!("DROP DATABASE {}", publication.names.staging));
+        assert!(matches!(publication.publish_step(&mut admins, SOON).await, Err(SwapError::Unexpected(_))));
+        publication.withdraw(&mut admins, SOON).await.unwrap();
+        assert_eq!(tables(&cluster, "app"), "old");
+        assert_eq!(publication.state(&mut admins).await.unwrap(), PublishState::Gone { open: true });
+    }
+}
+
+#[tokio::test]
 async fn killed_at_every_call_it_can_go_on_or_be_taken_back() {
     for bin in servers() {
         for (existing, side) in [(true, Side::After), (false, Side::Before)] {

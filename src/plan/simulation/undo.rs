@@ -1,0 +1,203 @@
+//! The steps backward: for each what the `undo` of its file in `src/steps` does.
+
+use super::call::{Call, MOVERS, Stop, terminal, wait};
+use super::steps::{drop_staging, published_one, replace, start};
+use super::world::{EXISTING, Name, SOURCE, Setting, Task};
+use crate::api::StepName;
+use crate::api::conditions::reasons;
+use crate::plan::Failure;
+use crate::plan::record::Advance;
+
+type Answer = Result<Advance, Stop>;
+
+/// `steps::undo`.
+pub fn undo(step: StepName, cx: &mut Call<'_>) -> Answer {
+    let answer = match step {
+        StepName::Pin | StepName::Preflight | StepName::Witness | StepName::Resume | StepName::Keep => Ok(Advance::Done),
+        StepName::Quiesce => quiesce(cx),
+        StepName::Fence => fence(cx),
+        StepName::Dump => dump(cx),
+        StepName::VerifyArchive | StepName::Compare | StepName::Analyze => movers(cx),
+        StepName::Restore => restore(cx),
+        StepName::Publish => publish(cx),
+        StepName::Repoint => repoint(cx),
+        StepName::SchemaJob => {
+            let none = cx.end_jobs(&[Task::Schema])?;
+            if none {
+                cx.status.schema_jobs.clear();
+            }
+            Ok(if none { Advance::Done } else { wait() })
+        }
+    }?;
+    cx.survive()?;
+    Ok(answer)
+}
+
+fn quiesce(cx: &mut Call<'_>) -> Answer {
+    let Some(at) = cx.status.quiesced.iter().position(|q| !q.restored) else { return Ok(Advance::Done) };
+    let up = cx.status.quiesced[at].replicas == Some(1);
+    start(cx, at, up, true)?;
+    cx.status.quiesced[at].restored = true;
+    Ok(Advance::Again)
+}
+
+fn fence(cx: &mut Call<'_>) -> Answer {
+    let Some(known) = cx.status.fence.clone() else { return Ok(Advance::Done) };
+    while !cx.world.source_accepts() {
+        lift(cx)?;
+    }
+    if !known.originals.is_empty() && !cx.world.subscription {
+        cx.effect(true, "the subscription is enabled")?;
+        cx.world.subscription = true;
+    }
+    if cx.world.source.named(Name::Tombstone).is_some() {
+        cx.effect(true, "the tombstone is dropped")?;
+        cx.world.source.drop(Name::Tombstone, false);
+    }
+    cx.status.fence = None;
+    Ok(Advance::Done)
+}
+
+/// `Fence::lift_step`, until the database takes connections under its own name.
+fn lift(cx: &mut Call<'_>) -> Result<(), Stop> {
+    let Some(own) = cx.world.source.oid(SOURCE) else { return Err(terminal(reasons::FENCE_FAILED)) };
+    match (own.name, own.open) {
+        (Name::Fenced, true) => {
+            cx.effect(true, "the fenced source refuses connections")?;
+            cx.world.proof = false;
+            cx.world.source.allow(Name::Fenced, false);
+        }
+        (Name::Fenced, false) => {
+            cx.effect(true, "the source gets its name back")?;
+            cx.world.source.rename(Name::Application, Name::Tombstone);
+            cx.world.source.rename(Name::Fenced, Name::Application);
+            cx.world.source.allow(Name::Application, true);
+        }
+        (_, _) => {
+            cx.effect(true, "the source takes connections")?;
+            cx.world.source.allow(Name::Application, true);
+        }
+    }
+    Ok(())
+}
+
+fn movers(cx: &mut Call<'_>) -> Answer {
+    Ok(if cx.end_jobs(&MOVERS)? { Advance::Done } else { wait() })
+}
+
+fn dump(cx: &mut Call<'_>) -> Answer {
+    if !cx.end_jobs(&MOVERS)? {
+        return Ok(wait());
+    }
+    if cx.world.orphan {
+        cx.effect(true, "sessions of movers are ended")?;
+        cx.world.orphan = false;
+        return Ok(wait());
+    }
+    if cx.status.archive.is_none() {
+        return Ok(Advance::Done);
+    }
+    if cx.world.bucket.sealed {
+        cx.effect(true, "the run's manifest is deleted")?;
+        cx.world.bucket.sealed = false;
+    }
+    if cx.world.bucket.archive.is_some() {
+        cx.effect(true, "the archive is deleted")?;
+        cx.world.bucket.archive = None;
+    }
+    cx.status.archive = None;
+    Ok(Advance::Done)
+}
+
+fn restore(cx: &mut Call<'_>) -> Answer {
+    if !cx.end_jobs(&MOVERS)? {
+        return Ok(wait());
+    }
+    let Some(known) = cx.status.staging.clone() else { return Ok(Advance::Done) };
+    if let Some(wait) = drop_staging(cx, true)? {
+        return Ok(wait);
+    }
+    if known.oid.and_then(|oid| u8::try_from(oid).ok()).is_some_and(|oid| cx.world.target.oid(oid).is_some()) {
+        return Err(terminal(reasons::RESTORE_FAILED));
+    }
+    cx.status.staging = None;
+    Ok(Advance::Done)
+}
+
+fn publish(cx: &mut Call<'_>) -> Answer {
+    let Some(known) = cx.status.publication.clone() else { return Ok(Advance::Done) };
+    loop {
+        let oid = known.originals.parse().unwrap_or(0);
+        let existing = cx.world.target.oid(EXISTING);
+        if cx.world.target.oid(oid).is_none() && existing.is_none_or(|d| d.name == Name::Application) {
+            // `PublishState::Gone`.
+            if existing.is_none_or(|d| d.open) {
+                break;
+            }
+            cx.effect(true, "what had the final name takes connections")?;
+            cx.world.target.allow(Name::Application, true);
+            continue;
+        }
+        let copy = published_one(cx, &known)?;
+        if copy.name == Name::Application
+            && let Some(wait) = application_at_rest(cx)?
+        {
+            return Ok(wait);
+        }
+        let open = copy.open && existing.is_none_or(|d| d.open);
+        match (copy.name, open) {
+            (Name::Staging, true) => break,
+            (Name::Staging, false) => {
+                cx.effect(true, "the copy takes connections")?;
+                cx.world.target.allow(Name::Staging, true);
+                cx.world.target.allow(Name::Application, true);
+            }
+            (_, true) => {
+                cx.effect(true, "the published copy refuses connections")?;
+                cx.world.target.allow(Name::Application, false);
+                cx.world.target.allow(Name::Aside, false);
+            }
+            (_, false) => {
+                cx.effect(true, "the copy loses its final name")?;
+                cx.world.target.rename(Name::Application, Name::Staging);
+                if existing.is_some() {
+                    cx.world.target.rename(Name::Aside, Name::Application);
+                }
+                cx.world.target.allow(Name::Staging, true);
+                cx.world.target.allow(Name::Application, true);
+            }
+        }
+    }
+    cx.status.publication = None;
+    Ok(Advance::Done)
+}
+
+/// `s03_quiesce::application_at_rest`.
+fn application_at_rest(cx: &Call<'_>) -> Result<Option<Advance>, Stop> {
+    if cx.world.application.up {
+        return Err(Failure::needs_human(reasons::CHANGED_BY_OTHERS, "x").into());
+    }
+    Ok(cx.world.application.pods.then(wait))
+}
+
+fn repoint(cx: &mut Call<'_>) -> Answer {
+    let Some(known) = cx.status.repointed.clone().filter(|k| k.begun > 0) else {
+        if cx.world.previous.is_some() {
+            cx.effect(true, "the previous value is forgotten")?;
+            cx.world.previous = None;
+        }
+        cx.status.repointed = None;
+        return Ok(Advance::Done);
+    };
+    if let Some(wait) = application_at_rest(cx)? {
+        return Ok(wait);
+    }
+    let Some(before) = cx.world.previous else { return Err(terminal(reasons::REPOINT_FAILED)) };
+    replace(cx, Setting::New, before, true)?;
+    let begun = known.begun - 1;
+    cx.status.repointed.iter_mut().for_each(|r| {
+        r.begun = begun;
+        r.written = r.written.min(begun);
+    });
+    Ok(Advance::Again)
+}
