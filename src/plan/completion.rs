@@ -114,9 +114,12 @@ mod tests {
         same.mode = crate::api::Mode::Migrate;
         assert_eq!(mark.speaks("ns", "name", &same, ("7", 16384)), Speaks::OfThis);
         assert_eq!(mark.speaks("ns", "name", &spec("e"), ("7", 16384)), Speaks::OfAnotherSpec);
-        for (namespace, name, place) in
-            [("other", "name", ("7", 16384)), ("ns", "other", ("7", 16384)), ("ns", "name", ("8", 16384)), ("ns", "name", ("7", 16385))]
-        {
+        for (namespace, name, place) in [
+            ("other", "name", ("7", 16384)),
+            ("ns", "other", ("7", 16384)),
+            ("ns", "name", ("8", 16384)),
+            ("ns", "name", ("7", 16385)),
+        ] {
             assert_eq!(mark.speaks(namespace, name, &spec("d"), place), Speaks::OfOthers);
         }
         let text = serde_json::to_string(&mark).unwrap();

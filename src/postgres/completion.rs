@@ -28,5 +28,9 @@ pub async fn mark(admins: &mut AdminSessions, database: &str, text: &str) -> Res
 
 /// The mark of a database with these settings.
 pub fn read(settings: &DatabaseSettings) -> Option<&str> {
-    settings.settings.iter().filter(|item| item.role.is_none()).find_map(|item| item.setting.strip_prefix(SETTING)?.strip_prefix('='))
+    settings
+        .settings
+        .iter()
+        .filter(|item| item.role.is_none())
+        .find_map(|item| item.setting.strip_prefix(SETTING)?.strip_prefix('='))
 }

@@ -132,7 +132,10 @@ pub async fn mark(cx: &mut Context<'_>) -> Result<(), Failure> {
             cx.status.warnings.push(Finding {
                 reason: failure.reason.into(),
                 path: "spec.archive.s3".into(),
-                message: record::bounded(&format!("the end of the migration is marked on the target database only: {}", failure.message)),
+                message: record::bounded(&format!(
+                    "the end of the migration is marked on the target database only: {}",
+                    failure.message
+                )),
             });
             Ok(())
         }

@@ -144,7 +144,8 @@ pub async fn application_at_rest(cx: &mut Context<'_>) -> Result<Option<Advance>
     let client = cx.cluster(Side::Target).await?;
     let namespace = cx.namespace(Side::Target);
     for workload in &cx.spec().target.application.workloads {
-        let found = workloads::get(&client, &namespace, workload.kind, &workload.name).await.map_err(|e| cx.api(Side::Target, &e))?;
+        let found =
+            workloads::get(&client, &namespace, workload.kind, &workload.name).await.map_err(|e| cx.api(Side::Target, &e))?;
         let Some(now) = found else { continue };
         let words = format!("{:?} {namespace}/{}", now.kind, now.name);
         if now.setting() != now.setting().stopped() {

@@ -5,8 +5,8 @@
 
 use super::completion;
 use super::context::Context;
-use crate::api::Completion;
 use super::transfer::end_movers;
+use crate::api::Completion;
 use crate::plan::Failure;
 use crate::plan::record::Advance;
 

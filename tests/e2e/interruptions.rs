@@ -154,7 +154,7 @@ async fn called_off_wherever_it_stands() {
     let scene = Scene::new(Layout::OldToNew, "cancel", "onyx", SOURCE).await;
     let before = scene.snapshot().await;
 
-    let migration = scene.migrate("behind-the-fence", |_| ()).await;
+    let migration = one_of_two(&scene).await;
     migration.until("the fence", |s| s.fence.as_ref().filter(|f| f.closed).map(|_| ())).await;
     migration.change(json!({"cancel": true})).await;
     called_off(&scene, &migration, &before).await;
@@ -193,6 +193,29 @@ async fn called_off_wherever_it_stands() {
     holder.await.unwrap().unwrap_err();
     called_off(&scene, &migration, &before).await;
     scene.end().await;
+}
+
+/// Two objects that move one database, applied at once: one is refused with the other's name, the other goes on.
+async fn one_of_two(scene: &Scene) -> Migration {
+    let (one, two) = tokio::join!(scene.migrate("behind-the-fence", |_| ()), scene.migrate("rival", |_| ()));
+    let (going, refused) = eventually("one of two objects to be refused", || async {
+        let (first, second) = (one.status().await, two.status().await);
+        match (first.outcome, second.outcome) {
+            (None, Some(_)) => Ok((one.clone(), two.clone())),
+            (Some(_), None) => Ok((two.clone(), one.clone())),
+            (Some(_), Some(_)) => panic!("both ended: {:?}, {:?}", first.message, second.message),
+            (None, None) => Err((first.message, second.message)),
+        }
+    })
+    .await;
+    let status = refused.ended(Outcome::Failed).await;
+    assert!(status.start_time.is_none() && status.quiesced.is_empty(), "it had begun");
+    let [blocker] = status.blockers.as_slice() else { panic!("{:#?}", status.blockers) };
+    assert_eq!((blocker.reason.as_str(), blocker.path.as_str()), ("ClaimedByAnother", "spec.databases[0].name"));
+    let named = format!("PostgresMigration {}/{}", going.namespace, going.name);
+    assert!(blocker.message.contains(&named), "{}", blocker.message);
+    refused.delete().await;
+    going
 }
 
 /// Holds a lock that keeps the target's database from being renamed, until [`RELEASE`].

@@ -9,7 +9,7 @@ use crate::support::Side;
 use crate::support::migration::{Migration, condition};
 use crate::support::scene::{BUCKET, Layout, OWNER, Scene, bucket};
 use crate::support::server::Server;
-use crate::support::snapshot::{assert_same, readable};
+use crate::support::snapshot::{assert_same, objects, readable};
 
 const SOURCE: &str = include_str!("support/source.sql");
 
@@ -266,7 +266,36 @@ async fn from_old_to_new() {
     migration.delete().await;
     assert!(scene.source.try_sql("onyx", "SELECT 1").await.is_err());
     scene.writes(&scene.target).await;
+    made_again(&scene).await;
     scene.end().await;
+}
+
+/// An object that Git brings back finds that its work is done, even where the old cluster is gone, and does nothing.
+async fn made_again(scene: &Scene) {
+    let (databases, workloads) = (scene.target.databases().await, objects(scene.target.side, &scene.target.namespace).await);
+    let again = scene
+        .migrate("onyx", |spec| {
+            spec["source"]["cluster"]["kubeconfigSecretRef"]["name"] = json!("gone-with-the-cluster");
+        })
+        .await;
+    let status = again.ended(Outcome::Succeeded).await;
+    let succeeded = status.conditions.iter().find(|c| c.type_ == "Succeeded").unwrap();
+    assert_eq!((succeeded.status.as_str(), succeeded.reason.as_str()), ("True", "AlreadyMigrated"));
+    assert!(status.start_time.is_none() && status.quiesced.is_empty() && status.archive.is_none());
+    assert!(again.api.get("onyx").await.unwrap().metadata.finalizers.is_none(), "it would have something to undo");
+    again.delete().await;
+
+    // The mark in the bucket alone is enough; another move under the same name is refused.
+    scene.target.sql("postgres", "ALTER DATABASE onyx RESET pgmigration.completed").await;
+    let again = scene.migrate("onyx", |_| ()).await;
+    assert_eq!(again.ended(Outcome::Succeeded).await.completion.map(|c| c.earlier), Some(true));
+    again.delete().await;
+    let other = scene.migrate("onyx", |spec| spec["source"]["postgres"]["exec"]["workloadRef"]["name"] = json!("another")).await;
+    let status = other.ended(Outcome::Failed).await;
+    assert_eq!(status.blockers[0].reason, "AlreadyMigrated", "{:#?}", status.blockers);
+    other.delete().await;
+    assert_eq!(scene.target.databases().await, databases);
+    assert_same(&workloads, &objects(scene.target.side, &scene.target.namespace).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -136,10 +136,8 @@ mod tests {
             let found: Vec<String> = seen(&own, rival("a", 1, source, target)).0.into_iter().map(|(_, path)| path).collect();
             assert_eq!(found, path.map(str::to_owned).into_iter().collect::<Vec<_>>(), "{source} {target}");
         }
-        let elsewhere = Rival {
-            source: Claim { system_identifier: "8".into(), database: "d".into() },
-            ..rival("a", 1, "d", "z")
-        };
+        let elsewhere =
+            Rival { source: Claim { system_identifier: "8".into(), database: "d".into() }, ..rival("a", 1, "d", "z") };
         assert_eq!(seen(&own, elsewhere), (vec![], None));
     }
 }

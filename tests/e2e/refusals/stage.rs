@@ -223,13 +223,14 @@ fn grant(home: &str, old: &str) {
 /// The authorizers learn of new Roles a moment later.
 async fn rights_arrive(home: &str, old: &str) {
     for (side, namespace, account, verb, resource) in [
-        (Side::New, home, ACCOUNT, "create", "pods/exec"),
+        (Side::New, home, ACCOUNT, "create", "pods --subresource=exec"),
         (Side::New, home, ACCOUNT, "patch", "configmaps"),
         (Side::New, home, "weak", "patch", "configmaps"),
-        (Side::Old, old, ACCOUNT, "create", "pods/exec"),
+        (Side::Old, old, ACCOUNT, "create", "pods --subresource=exec"),
     ] {
         let user = format!("--as=system:serviceaccount:{namespace}:{account}");
-        let ask = ["-n", namespace, "auth", "can-i", verb, resource, &user];
+        let mut ask = vec!["-n", namespace, "auth", "can-i", &user, verb];
+        ask.extend(resource.split(' '));
         eventually(&format!("{account} to {verb} {resource}"), || side.kubectl_aside(&ask, "")).await;
     }
 }
