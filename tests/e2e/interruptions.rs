@@ -218,8 +218,9 @@ async fn one_of_two(scene: &Scene) -> Migration {
     going
 }
 
-/// Holds a lock that keeps the target's database from being renamed, until [`RELEASE`].
-const HOLD: &str = "SET application_name = 'holder'; BEGIN; ALTER DATABASE onyx SET work_mem = '5MB'; SELECT pg_sleep(600);";
+/// Holds a lock on the target's database (as `COMMENT` does until its transaction ends) that keeps it from being renamed, until
+/// [`RELEASE`].
+const HOLD: &str = "SET application_name = 'holder'; BEGIN; COMMENT ON DATABASE onyx IS 'held'; SELECT pg_sleep(600);";
 const HELD: &str = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'holder' AND wait_event = 'PgSleep'";
 const RELEASE: &str = "SELECT bool_and(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'holder'";
 
