@@ -187,10 +187,14 @@ async fn archive(scene: &Scene, status: &PostgresMigrationStatus, content: &str)
 
     let dump = bucket.get_small(&archive.key, 1 << 28).await.unwrap().expect("no dump");
     assert_eq!(i64::try_from(dump.len()).unwrap(), archive.bytes.unwrap());
-    let listed = scene.target.exec(&["pg_restore", "-l"], &dump).await.unwrap();
+    // From a file: a tool that leaves some of its input unread would hang kubectl.
+    let file = "/tmp/by-hand.dump";
+    scene.target.exec(&["sh", "-c", "cat >\"$0\"", file], &dump).await.unwrap();
+    let listed = scene.target.exec(&["pg_restore", "-l", file], "").await.unwrap();
     assert!(listed.contains("TABLE DATA app documents"), "{listed}");
     scene.target.sql("postgres", "CREATE DATABASE by_hand").await;
-    scene.target.exec(&["pg_restore", "-U", "postgres", "--no-owner", "--exit-on-error", "-d", "by_hand"], &dump).await.unwrap();
+    scene.target.exec(&["pg_restore", "-U", "postgres", "--no-owner", "--exit-on-error", "-d", "by_hand", file], "").await.unwrap();
+    scene.target.exec(&["rm", file], "").await.unwrap();
     assert_same(content, &scene.target.content("by_hand").await);
     scene.target.sql("postgres", "DROP DATABASE by_hand").await;
 }

@@ -65,7 +65,7 @@ impl Side {
     }
 
     /// Runs kubectl with `input` on its standard input and returns what it prints.
-    pub fn kubectl(self, arguments: &[&str], input: impl AsRef<[u8]>) -> Result<String, String> {
+    pub fn kubectl(self, arguments: &[&str], input: impl AsRef<[u8]> + Send) -> Result<String, String> {
         let mut child = Command::new(env::var("PGM_KUBECTL").unwrap_or_else(|_| "kubectl".into()))
             .args(["--kubeconfig", &self.kubeconfig()])
             .args(arguments)
@@ -74,9 +74,15 @@ impl Side {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A program may end before it has read everything: its exit status tells.
-        let _ = child.stdin.take().unwrap().write_all(input.as_ref());
-        let output = child.wait_with_output().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // Beside the reading of its output, or both would wait. A program may end before it has read everything: its exit status
+        // tells.
+        let output = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let _ = stdin.write_all(input.as_ref());
+            });
+            child.wait_with_output().unwrap()
+        });
         let text = |bytes| String::from_utf8(bytes).unwrap();
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
