@@ -2,6 +2,7 @@
 
 use super::error::{ArchiveError, ErrorKind};
 use super::{Reader, Writer};
+use crate::crash;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -221,7 +222,7 @@ impl Bucket {
     /// # Errors
     /// [`ErrorKind::PreconditionFailed`] when other bytes are at the key, and the kinds of the request.
     pub async fn put_create_only(&self, key: &str, body: Bytes, content_type: &str) -> Result<Put, ArchiveError> {
-        let sent = self
+        let request = self
             .client
             .put_object()
             .bucket(&self.name)
@@ -231,9 +232,8 @@ impl Bucket {
             .checksum_sha256(super::writer::sha256_base64(&body))
             .body(ByteStream::from(body.clone()))
             .customize()
-            .config_override(Self::patient())
-            .send()
-            .await;
+            .config_override(Self::patient());
+        let sent = crash::around(|| effect("write", key), request.send()).await;
         let Err(error) = sent else { return Ok(Put::Created) };
         let error = ArchiveError::from_sdk(&format!("create {key:?}"), &self.place, &error);
         if error.kind != ErrorKind::PreconditionFailed && !error.outcome_unknown() {
@@ -252,8 +252,8 @@ impl Bucket {
     /// # Errors
     /// The kinds of the request.
     pub async fn delete(&self, key: &str) -> Result<(), ArchiveError> {
-        let sent =
-            self.client.delete_object().bucket(&self.name).key(key).customize().config_override(Self::small()).send().await;
+        let request = self.client.delete_object().bucket(&self.name).key(key).customize().config_override(Self::small());
+        let sent = crash::around(|| effect("delete", key), request.send()).await;
         match sent {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -368,6 +368,12 @@ impl Bucket {
             format!("cannot create {key:?} in {}: another object is there", self.place),
         )
     }
+}
+
+/// An effect in the words of [`crash`]: times and OIDs in the names of files are different in every run.
+pub(super) fn effect(what: &str, key: &str) -> String {
+    let file = key.rsplit('/').next().unwrap_or(key);
+    format!("{what} {}", file.replace(|c: char| c.is_ascii_digit(), ""))
 }
 
 pub(super) fn length(bytes: Option<i64>) -> u64 {

@@ -41,7 +41,7 @@ async fn new_databases(server: &Server, before: &[String]) -> Vec<String> {
 }
 
 /// What holds after every migration, wherever both ends are. `content`, `databases`: of the source before.
-async fn moved(scene: &Scene, migration: &Migration, content: &str, databases: &[String]) -> PostgresMigrationStatus {
+pub async fn moved(scene: &Scene, migration: &Migration, content: &str, databases: &[String]) -> PostgresMigrationStatus {
     let status = migration.ended(Outcome::Succeeded).await;
     let (source, target, name) = (&scene.source, &scene.target, &scene.database);
     source.assert_unharmed().await;

@@ -229,8 +229,7 @@ fn a_shell_that_is_told_to_end_leaves_no_child_behind() {
             let scratch = Scratch::new(&uid);
             let (tag, slow) = (format!("pgm/{uid}/m/x/1"), format!("# {uid}\n{SLOW}"));
             let tool = command(&["sh", "-c", &slow]);
-            let argv =
-                if consuming { consume("n0nce", &tag, &uid, false, &tool) } else { produce("n0nce", &tag, &uid, &tool) };
+            let argv = if consuming { consume("n0nce", &tag, &uid, false, &tool) } else { produce("n0nce", &tag, &uid, &tool) };
             let mut child = start(&shell, &scratch, &argv);
             let deadline = Instant::now() + Duration::from_secs(10);
             // The shell itself, its tool, and tee, which names the folder.
