@@ -27,8 +27,8 @@ use serde_json::Value;
 pub const OPERATOR_ENV: &str = "PGMIGRATION_CRASH";
 /// Variable that tells a mover where to end: the object's annotation.
 pub const MOVER_ENV: &str = "PGMIGRATION_CRASH_AT";
-/// Annotation of an object: names of boundaries, one a line. The operator ends once at each of them, at `*` once at every one
-/// of its own. With nothing in it, boundaries are only logged.
+/// Annotation of an object: names of boundaries, one a line. The operator ends once at each of them; `Undo(*` means each of its
+/// own that begins so. With nothing in it, boundaries are only logged.
 pub const ANNOTATION: &str = "pgmigration.dev/crash-at";
 
 /// Byte positions that are logged by themselves: the powers of two from here. Any other may be asked for.
@@ -213,8 +213,11 @@ impl Subject {
     fn pass(&self, what: &str) {
         let boundary = self.named(what);
         tracing::info!(uid = self.uid, boundary, "passed a boundary");
-        let all = matches!(self.ends, Ends::Replaced) && self.at.trim() == "*";
-        if !all && !self.at.lines().any(|line| line.trim() == boundary) {
+        let asked = |line: &str| match line.trim().strip_suffix('*') {
+            Some(beginning) => matches!(self.ends, Ends::Replaced) && boundary.starts_with(beginning),
+            None => line.trim() == boundary,
+        };
+        if !self.at.lines().any(asked) {
             return;
         }
         match self.ends {

@@ -44,11 +44,9 @@ async fn the_operator_at_every_boundary_forward() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operator_at_every_boundary_back() {
     let mut stage = Stage::new("undo").await;
-    for (way, least) in [(Way::Cancelled, 60), (Way::Deleted, 100)] {
-        let seen = stage.play(way, "*", false).await;
+    for (way, least) in [(Way::Cancelled, 40), (Way::Deleted, 60)] {
+        let seen = stage.play(way, "BeginUndo*\nUndo(*\nEndUndo*\nEnd(*\nRelease*", false).await;
         assert!(seen.ended.len() >= least, "{way:?}: it ended at {} boundaries only: {:?}", seen.ended.len(), seen.ended);
-        let undone = seen.ended.iter().filter(|name| name.starts_with("Undo(")).count();
-        assert!(undone >= 20, "{way:?}: it ended {undone} times while undoing: {:?}", seen.ended);
         assert_eq!(seen.repeated, [], "{way:?}: doubled: movers that were started again");
     }
     stage.scene.end().await;
