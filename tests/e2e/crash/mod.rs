@@ -5,6 +5,7 @@
 
 mod ledger;
 mod log;
+mod process;
 mod stage;
 mod sweep;
 
@@ -22,9 +23,10 @@ async fn armed() {
             operator().await;
             let _alone = interrupting().await;
             let shipped = render(&["operator", &setting("PGM_IMAGE")]);
-            let (before, after) = shipped.split_once("        env:\n").unwrap();
+            let first = "        - name: OPERATOR_IMAGE\n";
+            let (before, after) = shipped.split_once(first).unwrap();
             let variable = format!("        - name: {}\n          value: enabled\n", pgmigration::crash::OPERATOR_ENV);
-            Side::New.apply(&format!("{before}        env:\n{variable}{after}"));
+            Side::New.apply(&format!("{before}{variable}{first}{after}"));
             available(&Side::New.client().await, SYSTEM, OPERATOR).await;
         })
         .await;

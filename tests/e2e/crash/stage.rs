@@ -212,6 +212,13 @@ impl Stage {
             let mine = ["-n", &server.namespace, "delete", "jobs,secrets", "-l", &label, "--cascade=foreground"];
             server.side.kubectl_aside(&mine, "").await.unwrap();
             self.scene.deploy(server, 1);
+            // What the manifests do not say.
+            let resume = r#"{"spec": {"suspend": false}}"#;
+            let record = format!("{}-", pgmigration::api::names::ORIGINAL_ANNOTATION);
+            for words in [["patch", "cronjob/tidy", "-p", resume], ["annotate", "deployments,cronjobs", "--all", &record]] {
+                let arguments = [&["-n", server.namespace.as_str()], words.as_slice()].concat();
+                server.side.kubectl_aside(&arguments, "").await.unwrap();
+            }
         }
         let bucket = bucket().await;
         for object in bucket.list(&format!("tests/{}/", self.scene.home)).await.unwrap() {

@@ -11,11 +11,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use pgmigration::api::StepName;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::log;
-use super::stage::{Stage, Way};
+use super::stage::{Seen, Stage, Way};
 use crate::support::{SYSTEM, Side};
 
 /// What a case came to.
@@ -52,6 +53,15 @@ struct Done {
 }
 
 const WAYS: [(&str, Way); 3] = [("forward", Way::Forward), ("cancelled", Way::Cancelled), ("deleted", Way::Deleted)];
+
+/// How boundaries of movers begin, and whose they are.
+const MOVERS: [(&str, StepName); 5] = [
+    ("mover dump", StepName::Dump),
+    ("mover verify", StepName::VerifyArchive),
+    ("mover restore", StepName::Restore),
+    ("mover compare", StepName::Compare),
+    ("mover analyze", StepName::Analyze),
+];
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -150,6 +160,22 @@ fn cases(boundaries: &BTreeMap<String, Vec<String>>, rounds: u64, seed: u64) -> 
     all
 }
 
+/// Whether the process ended where it should, and nothing began anew but the movers that ended.
+fn judge(case: &Case, seen: &Seen) -> (Verdict, String) {
+    let struck: Vec<Option<StepName>> =
+        case.at.lines().map(|at| MOVERS.iter().find(|(m, _)| at.starts_with(m)).map(|(_, s)| *s)).collect();
+    if let Some(step) = seen.repeated.iter().find(|step| !struck.contains(&Some(**step))) {
+        return (Verdict::Doubled, format!("{step:?} was started again without need"));
+    }
+    let reached = case.at.lines().zip(&struck).all(|(at, step)| match step {
+        None => seen.ended.iter().any(|ended| ended == at),
+        // Its verdict stands, so nobody starts another; all others are seen by the next attempt.
+        Some(_) if at.ends_with("after verdict") => true,
+        Some(step) => seen.repeated.contains(step),
+    });
+    (if reached { Verdict::Held } else { Verdict::NotReached }, String::new())
+}
+
 /// Plays cases until none is left. A stage on which one failed is not used again.
 async fn lane(queue: Arc<Mutex<VecDeque<Case>>>, state: Arc<Mutex<State>>) {
     let mut stage: Option<Stage> = None;
@@ -170,16 +196,7 @@ async fn lane(queue: Arc<Mutex<VecDeque<Case>>>, state: Arc<Mutex<State>>) {
         let (verdict, why) = match task.await {
             Ok((played, seen)) => {
                 stage = Some(played);
-                // A mover that ended is seen by the next attempt; an operator says it.
-                let operator: Vec<&str> = case.at.lines().filter(|at| !at.starts_with("mover")).collect();
-                let reached = operator.iter().all(|at| seen.ended.iter().any(|ended| ended == at))
-                    && (operator.len() == case.at.lines().count() || !seen.repeated.is_empty());
-                let doubled = operator.len() == case.at.lines().count() && !seen.repeated.is_empty();
-                if doubled {
-                    (Verdict::Doubled, format!("started again without need: {:?}", seen.repeated))
-                } else {
-                    (if reached { Verdict::Held } else { Verdict::NotReached }, String::new())
-                }
+                judge(&case, &seen)
             }
             Err(failed) => {
                 let panic = failed.into_panic();
