@@ -291,14 +291,16 @@ impl Bucket {
         }
     }
 
-    /// Proves the right to write below `prefix` without leaving anything: an upload is begun and aborted.
+    /// Proves the right to write below `prefix` without leaving anything: an upload is begun and aborted, and with it those of
+    /// probes that died in between.
     ///
     /// # Errors
     /// The kinds of the two requests; an upload that could not be aborted is an error too.
     pub async fn probe_write(&self, prefix: &str) -> Result<(), ArchiveError> {
         let key = format!("{}/.probe", prefix.trim_end_matches('/'));
         let upload = self.create_upload(&key).await?;
-        self.abort_upload(&key, &upload).await
+        self.abort_upload(&key, &upload).await?;
+        self.abort_orphans(&key).await.map(|_| ())
     }
 
     /// Lists the unfinished uploads whose keys begin with `prefix`.

@@ -66,10 +66,10 @@ async fn the_movers_between_effect_and_verdict() {
         mover verify 1: byte 70000
         mover verify 2: before verdict
         mover restore 1: byte 300000
-        mover restore 2: after write onyx__.restore-.json
+        mover restore 2: after write onyx__.dump.restore..json
         mover restore 3: before verdict
         mover compare 1: both sides digested
-        mover compare 2: after write onyx__.compare-.json
+        mover compare 2: after write onyx__.dump.compare..json
         mover analyze 1: after start of ANALYZE
     ";
     let seen = stage.play(Way::Forward, at, false).await;
