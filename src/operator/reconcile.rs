@@ -62,7 +62,8 @@ pub async fn reconcile(object: Arc<PostgresMigration>, visitor: Arc<Visitor>) ->
     let before = live.status.clone().unwrap_or_default();
     let (uid, crash_at) = (live.uid().unwrap_or_default(), live.annotations().get(crash::ANNOTATION).cloned());
     let visit = Visit { api, after: before.clone(), before, live, visitor };
-    crash::watch(&uid, crash_at.as_deref(), visit.go()).await
+    // On the heap: with every step in it, it is too large for a stack that holds it more than once.
+    crash::watch(&uid, crash_at.as_deref(), Box::pin(visit.go())).await
 }
 
 struct Visit {
