@@ -2,6 +2,7 @@
 
 use super::error::{ArchiveError, ErrorKind};
 use super::{Reader, Writer};
+use crate::crash;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -221,7 +222,7 @@ impl Bucket {
     /// # Errors
     /// [`ErrorKind::PreconditionFailed`] when other bytes are at the key, and the kinds of the request.
     pub async fn put_create_only(&self, key: &str, body: Bytes, content_type: &str) -> Result<Put, ArchiveError> {
-        let sent = self
+        let request = self
             .client
             .put_object()
             .bucket(&self.name)
@@ -231,9 +232,8 @@ impl Bucket {
             .checksum_sha256(super::writer::sha256_base64(&body))
             .body(ByteStream::from(body.clone()))
             .customize()
-            .config_override(Self::patient())
-            .send()
-            .await;
+            .config_override(Self::patient());
+        let sent = crash::around(|| effect("write", key), request.send()).await;
         let Err(error) = sent else { return Ok(Put::Created) };
         let error = ArchiveError::from_sdk(&format!("create {key:?}"), &self.place, &error);
         if error.kind != ErrorKind::PreconditionFailed && !error.outcome_unknown() {
@@ -252,8 +252,8 @@ impl Bucket {
     /// # Errors
     /// The kinds of the request.
     pub async fn delete(&self, key: &str) -> Result<(), ArchiveError> {
-        let sent =
-            self.client.delete_object().bucket(&self.name).key(key).customize().config_override(Self::small()).send().await;
+        let request = self.client.delete_object().bucket(&self.name).key(key).customize().config_override(Self::small());
+        let sent = crash::around(|| effect("delete", key), request.send()).await;
         match sent {
             Ok(_) => Ok(()),
             Err(error) => {
@@ -291,14 +291,16 @@ impl Bucket {
         }
     }
 
-    /// Proves the right to write below `prefix` without leaving anything: an upload is begun and aborted.
+    /// Proves the right to write below `prefix` without leaving anything: an upload is begun and aborted, and with it those of
+    /// probes that died in between.
     ///
     /// # Errors
     /// The kinds of the two requests; an upload that could not be aborted is an error too.
     pub async fn probe_write(&self, prefix: &str) -> Result<(), ArchiveError> {
         let key = format!("{}/.probe", prefix.trim_end_matches('/'));
         let upload = self.create_upload(&key).await?;
-        self.abort_upload(&key, &upload).await
+        self.abort_upload(&key, &upload).await?;
+        self.abort_orphans(&key).await.map(|_| ())
     }
 
     /// Lists the unfinished uploads whose keys begin with `prefix`.
@@ -368,6 +370,12 @@ impl Bucket {
             format!("cannot create {key:?} in {}: another object is there", self.place),
         )
     }
+}
+
+/// An effect in the words of [`crash`]: times and OIDs in the names of files are different in every run.
+pub(super) fn effect(what: &str, key: &str) -> String {
+    let file = key.rsplit('/').next().unwrap_or(key);
+    format!("{what} {}", file.replace(|c: char| c.is_ascii_digit(), ""))
 }
 
 pub(super) fn length(bytes: Option<i64>) -> u64 {

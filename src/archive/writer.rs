@@ -1,9 +1,10 @@
 //! A streaming multipart writer: constant memory, every part checksummed, complete create-only or nothing.
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, effect};
 use super::error::{ArchiveError, ErrorKind};
 use super::limits::{MAX_PARTS, part_size};
 use super::{ObjectInfo, Sha256};
+use crate::crash;
 use aws_lc_rs::digest;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::primitives::ByteStream;
@@ -232,8 +233,8 @@ impl Bucket {
             .key(key)
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .customize()
-            .config_override(Self::small())
-            .send()
+            .config_override(Self::small());
+        let begun = crash::around(|| effect("begin", key), begun.send())
             .await
             .map_err(|e| ArchiveError::from_sdk(&action, &self.place, &e))?;
         begun
@@ -243,7 +244,7 @@ impl Bucket {
 
     pub(super) async fn abort_upload(&self, key: &str, upload: &str) -> Result<(), ArchiveError> {
         let request = self.client.abort_multipart_upload().bucket(&self.name).key(key).upload_id(upload);
-        match request.customize().config_override(Self::small()).send().await {
+        match crash::around(|| effect("abort", key), request.customize().config_override(Self::small()).send()).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let error = ArchiveError::from_sdk(&format!("abort an upload of {key:?}"), &self.place, &error);
@@ -282,7 +283,7 @@ impl Bucket {
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest.as_ref());
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(PART_ATTEMPT).build();
-        let sent = self
+        let part = self
             .client
             .upload_part()
             .bucket(&self.name)
@@ -292,8 +293,8 @@ impl Bucket {
             .checksum_sha256(BASE64_STANDARD.encode(sha256))
             .body(ByteStream::from(body))
             .customize()
-            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts))
-            .send()
+            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
+        let sent = crash::around(|| effect(&format!("part {number} of"), key), part.send())
             .await
             .map_err(|e| ArchiveError::from_sdk(&format!("upload part {number} of {key:?}"), &self.place, &e))?;
         Ok(Part { number, etag: sent.e_tag.unwrap_or_default(), sha256 })
@@ -308,7 +309,8 @@ impl Bucket {
                 .build()
         });
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(COMPLETE_ATTEMPT).build();
-        self.client
+        let request = self
+            .client
             .complete_multipart_upload()
             .bucket(&self.name)
             .key(key)
@@ -316,8 +318,8 @@ impl Bucket {
             .if_none_match("*")
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(list.collect())).build())
             .customize()
-            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts))
-            .send()
+            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
+        crash::around(|| effect("complete", key), request.send())
             .await
             .map(|_| ())
             .map_err(|e| ArchiveError::from_sdk(&format!("complete the upload of {key:?}"), &self.place, &e))

@@ -29,6 +29,13 @@ impl Request {
     pub fn new(verb: &'static str, resource: &str, namespace: &str, name: &str) -> Self {
         Self { verb, resource: resource.into(), namespace: namespace.into(), name: name.into() }
     }
+
+    /// Whether it is an effect: questions to the API server about rights are created too.
+    fn changes_something(&self) -> bool {
+        !matches!(self.verb, "get" | "list" | "watch")
+            && !self.resource.contains("reviews.")
+            && !self.resource.starts_with("events")
+    }
 }
 
 impl fmt::Display for Request {
@@ -156,6 +163,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// # Errors
 /// The classified error; [`Kind::Unreachable`] when the deadline passed.
 pub(crate) async fn ask<T>(request: Request, work: impl Future<Output = kube::Result<T>>) -> Result<T, Error> {
+    if request.changes_something() {
+        let what = format!("{} {} {}", request.verb, request.resource, request.name);
+        return crate::crash::around(|| what, within(DEADLINE, request, work)).await;
+    }
     within(DEADLINE, request, work).await
 }
 

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use self::script::{Answer, Answers};
 use super::exec::{self, Event, ExecError, ExecErrorKind, Output, Process, Stdin, Tail, Target, passfile};
+use crate::crash;
 use crate::postgres::carrier::{Carrier, Question, Session, SqlError, SqlErrorKind, session_settings};
 
 /// How much of psql's error output is kept for messages, bytes.
@@ -274,8 +275,11 @@ impl Session for PsqlSession {
     }
 
     async fn execute(&mut self, statement: &str, deadline: Duration) -> Result<(), SqlError> {
-        let result =
-            timeout(deadline, self.run(statement)).await.unwrap_or_else(|_| Err(SqlError::deadline("statement", deadline)));
+        let run = async {
+            timeout(deadline, self.run(statement)).await.unwrap_or_else(|_| Err(SqlError::deadline("statement", deadline)))
+        };
+        // Settings of a session end with it: no effects.
+        let result = if statement.starts_with("SET ") { run.await } else { crash::around(|| crash::words(statement), run).await };
         self.settle(result)
     }
 

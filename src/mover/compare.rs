@@ -5,6 +5,7 @@ use super::ends::PodEnd;
 use super::error::MoverError;
 use super::orphans;
 use crate::archive::keys;
+use crate::crash;
 use crate::plan::operation::{CompareTask, Phase, Reason, Verdict};
 use crate::postgres::carrier::Session;
 use crate::postgres::catalog;
@@ -67,6 +68,7 @@ pub async fn run(context: &Context, task: &CompareTask) -> Result<Verdict, Mover
     let (mut there, mut here) =
         tokio::try_join!(contents(context, &mut source, recipe, method), contents(context, &mut target, recipe, method))?;
     settle_methods(&mut source, &mut target, &mut there, &mut here).await?;
+    crash::point(|| "both sides digested".into());
     let differences = digest::compare(&there, &here);
     context.counters.enter(Phase::Sealing);
     let structure = structures(&mut source, &mut target).await?;

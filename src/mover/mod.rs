@@ -22,6 +22,7 @@ mod watch;
 pub use error::MoverError;
 pub use progress::Counters;
 
+use crate::crash;
 use crate::kubernetes::clients;
 use crate::plan::operation::{CleanupTask, ExitStatus, OPERATION_ENV, Operation, Reason, Task, TaskKind, Verdict};
 use ends::Opener;
@@ -42,6 +43,9 @@ pub struct Arguments {
     /// File that gets the verdict.
     #[arg(long, env = "TERMINATION_LOG", value_name = "FILE", default_value = "/dev/termination-log")]
     pub termination_log: PathBuf,
+    /// For tests: where this process ends. See [`crash`].
+    #[arg(long, env = crash::MOVER_ENV, hide = true)]
+    pub crash_at: Option<String>,
 }
 
 /// What every task works with.
@@ -96,7 +100,13 @@ pub async fn tidy(context: &Context) -> Result<(), MoverError> {
 /// A crypto provider must be installed.
 pub async fn main(arguments: &Arguments) -> ExitCode {
     let verdict = match Operation::parse(&arguments.operation) {
-        Ok(operation) => Box::pin(carry_out(operation)).await,
+        Ok(operation) => {
+            if let Some(at) = &arguments.crash_at {
+                crash::begin(&operation.migration.uid, at);
+                crash::place(|| format!("mover {} {}", operation.task.kind().word(), operation.attempt));
+            }
+            Box::pin(carry_out(operation)).await
+        }
         // Of an unknown operation nothing can be told but that.
         Err(message) => Verdict::new(TaskKind::Cleanup, 0, Reason::InvalidOperation, message),
     };
@@ -106,7 +116,8 @@ pub async fn main(arguments: &Arguments) -> ExitCode {
     } else {
         tracing::error!(verdict = %text, "failed");
     }
-    match std::fs::write(&arguments.termination_log, &text) {
+    let written = crash::around(|| "verdict".into(), async { std::fs::write(&arguments.termination_log, &text) }).await;
+    match written {
         Ok(()) => ExitCode::from(verdict.exit_status() as u8),
         Err(error) => {
             tracing::error!(file = %arguments.termination_log.display(), %error, "the verdict cannot be written");

@@ -5,6 +5,7 @@
 
 use super::ends::PodEnd;
 use super::error::MoverError;
+use crate::crash;
 use crate::plan::operation::{Reason, mover_tag_prefix, session_tag_prefix};
 use crate::postgres::carrier::Question;
 use crate::postgres::tools::scripts;
@@ -33,8 +34,12 @@ WHERE pg_catalog.left(a.application_name, pg_catalog.length($1::text)) = $1::tex
 /// # Errors
 /// [`Reason::OrphansRemain`] when something is left after about a minute, and the reasons of sessions and exec.
 pub async fn end(pod: &PodEnd, uid: &str) -> Result<(), MoverError> {
-    sessions(pod, uid).await?;
-    sweep(pod, uid).await
+    let place = || format!("end of what runs in {}", pod.target.pod);
+    crash::around(place, async {
+        sessions(pod, uid).await?;
+        sweep(pod, uid).await
+    })
+    .await
 }
 
 async fn sessions(pod: &PodEnd, uid: &str) -> Result<(), MoverError> {

@@ -1,5 +1,6 @@
 //! What is done so far, printed as one JSON line a second.
 
+use crate::crash;
 use crate::plan::operation::{Phase, Progress, TaskKind};
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +40,12 @@ impl Counters {
 
     /// Counts bytes that passed.
     pub fn bytes(&self, count: usize) {
-        self.update(|p| p.bytes_done += count as u64);
+        let mut before = 0;
+        self.update(|p| {
+            before = p.bytes_done;
+            p.bytes_done += count as u64;
+        });
+        crash::bytes(before, before + count as u64);
     }
 
     /// The counters now.

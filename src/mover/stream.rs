@@ -2,6 +2,7 @@
 
 use super::error::MoverError;
 use crate::archive::Sha256;
+use crate::crash;
 use crate::kubernetes::exec::{self, Event, Output, Stdin, Target};
 use crate::plan::operation::Reason;
 use crate::postgres::tools::scripts::{self, NOT_BEGUN, PodVerdict, UTILITY_MISSING};
@@ -55,7 +56,9 @@ pub async fn start(
     nonce: &str,
     stdin: bool,
 ) -> Result<(Option<Stdin>, Running), MoverError> {
-    let process = exec::start(client, target, argv, stdin).await.map_err(|e| MoverError::from(e).of(what))?;
+    let tool = || format!("start of {}", what.split(' ').next().unwrap_or_default());
+    let process =
+        crash::around(tool, exec::start(client, target, argv, stdin)).await.map_err(|e| MoverError::from(e).of(what))?;
     let lines = Lines::new(nonce);
     Ok((
         process.stdin,

@@ -28,6 +28,13 @@ pub enum LogFormat {
     Json,
 }
 
+/// The one value of a setting that nobody should find by accident.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// Objects may end this process.
+    Enabled,
+}
+
 /// Watch PostgresMigration objects and carry them out. Needs a cluster: a pod's service account, or a kubeconfig.
 ///
 /// Several may run at once: a Lease in --namespace picks the one that works. SIGTERM lets running steps come to their end and
@@ -49,4 +56,7 @@ pub struct Operator {
     /// How many objects may be worked on at the same time.
     #[arg(long, env = "CONCURRENCY", value_name = "COUNT", default_value_t = 8, value_parser = value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
+    /// For tests: objects may end this process. See [`crate::crash`].
+    #[arg(long, env = crate::crash::OPERATOR_ENV, hide = true, value_enum)]
+    pub crash: Option<Crash>,
 }

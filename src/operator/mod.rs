@@ -25,6 +25,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::PostgresMigration;
+use crate::crash;
 use health::Health;
 use leader::Leader;
 use metrics::Metrics;
@@ -106,6 +107,9 @@ pub async fn main(args: args::Operator) -> ExitCode {
 
 async fn serve(args: args::Operator) -> Result<(), Error> {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), image = args.image, identity = args.identity, "starting");
+    if args.crash.is_some() {
+        crash::enable();
+    }
     let shutdown = stop_signal()?;
     let health = Arc::new(Health::default());
     let metrics = Arc::new(Metrics::new());

@@ -18,6 +18,7 @@ use super::metrics::{ErrorClass, Metrics};
 use crate::api::conditions::reasons;
 use crate::api::names::FINALIZER;
 use crate::api::{Outcome, PostgresMigration, PostgresMigrationStatus, StepName};
+use crate::crash;
 use crate::plan::decide::{Next, Rest, View, next};
 use crate::plan::failure::{Class, Remedy};
 use crate::plan::record::{self, Advance};
@@ -60,7 +61,10 @@ pub async fn reconcile(object: Arc<PostgresMigration>, visitor: Arc<Visitor>) ->
         Api::namespaced(visitor.installation.client.clone(), &object.namespace().unwrap_or_default());
     let Some(live) = api.get_opt(&object.name_any()).await? else { return Ok(Action::await_change()) };
     let before = live.status.clone().unwrap_or_default();
-    Visit { api, after: before.clone(), before, live, visitor }.go().await
+    let (uid, crash_at) = (live.uid().unwrap_or_default(), live.annotations().get(crash::ANNOTATION).cloned());
+    let visit = Visit { api, after: before.clone(), before, live, visitor };
+    // On the heap: with every step in it, it is too large for a stack that holds it more than once.
+    crash::watch(&uid, crash_at.as_deref(), Box::pin(visit.go())).await
 }
 
 struct Visit {
@@ -89,6 +93,7 @@ impl Visit {
             finalizer: self.finalizer(),
         });
         tracing::debug!(?decision, "decided");
+        crash::place(|| format!("{decision:?}"));
         let now = Timestamp::now();
         match decision {
             Next::BeginRun => {
@@ -239,7 +244,8 @@ impl Visit {
         for _ in 0..5 {
             let mut object = self.live.clone();
             object.status = Some(self.after.clone());
-            match self.api.replace_status(&name, &PostParams::default(), &object).await {
+            let record = || format!("record of {}", crash::changed(&self.before, &self.after));
+            match crash::around(record, self.api.replace_status(&name, &PostParams::default(), &object)).await {
                 Ok(saved) => {
                     let namespace = self.live.namespace().unwrap_or_default();
                     self.visitor.metrics.phase(&namespace, &name, self.before.phase, self.after.phase);
@@ -271,7 +277,8 @@ impl Visit {
             finalizers.push(FINALIZER.into());
         }
         let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": self.live.resource_version()}});
-        match self.api.patch(&self.live.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        let (name, parameters, patch) = (self.live.name_any(), PatchParams::default(), Patch::Merge(patch));
+        match crash::around(|| format!("finalizer {on}"), self.api.patch(&name, &parameters, &patch)).await {
             Ok(_) => Ok(()),
             // Gone, or changed meanwhile: the next visit reads it again.
             Err(kube::Error::Api(e)) if e.code == 404 || e.code == 409 => Ok(()),

@@ -105,6 +105,7 @@ async fn create(cx: &Context<'_>, job: &str, operation: &Operation) -> Result<()
         image_pull_secrets: Vec::new(),
         operation: serde_json::to_string(operation).map_err(|e| Failure::terminal(reasons::MOVER_LOST, e.to_string()))?,
         deadline_seconds: None,
+        crash_at: crate::crash::for_mover(),
     }
     .build()
     .map_err(|e| here(&e))?;

@@ -39,6 +39,13 @@ async fn a_write_probe_leaves_nothing() {
     bucket.probe_write("some/where").await.unwrap();
     assert_eq!(bucket.unfinished("").await.unwrap(), vec![]);
     assert_eq!(bucket.list("").await.unwrap(), vec![]);
+
+    // What a probe that died between its two requests left is gone after the next; other uploads are not touched.
+    std::mem::forget(bucket.writer("some/where/.probe").await.unwrap());
+    std::mem::forget(bucket.writer("some/where/other").await.unwrap());
+    bucket.probe_write("some/where").await.unwrap();
+    let left: Vec<String> = bucket.unfinished("").await.unwrap().into_iter().map(|upload| upload.key).collect();
+    assert_eq!(left, ["some/where/other"]);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@
 )]
 
 mod carriers;
+mod crash;
 mod install;
 mod interruptions;
 mod leadership;

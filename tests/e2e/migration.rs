@@ -41,7 +41,7 @@ async fn new_databases(server: &Server, before: &[String]) -> Vec<String> {
 }
 
 /// What holds after every migration, wherever both ends are. `content`, `databases`: of the source before.
-async fn moved(scene: &Scene, migration: &Migration, content: &str, databases: &[String]) -> PostgresMigrationStatus {
+pub async fn moved(scene: &Scene, migration: &Migration, content: &str, databases: &[String]) -> PostgresMigrationStatus {
     let status = migration.ended(Outcome::Succeeded).await;
     let (source, target, name) = (&scene.source, &scene.target, &scene.database);
     source.assert_unharmed().await;
@@ -193,7 +193,11 @@ async fn archive(scene: &Scene, status: &PostgresMigrationStatus, content: &str)
     let listed = scene.target.exec(&["pg_restore", "-l", file], "").await.unwrap();
     assert!(listed.contains("TABLE DATA app documents"), "{listed}");
     scene.target.sql("postgres", "CREATE DATABASE by_hand").await;
-    scene.target.exec(&["pg_restore", "-U", "postgres", "--no-owner", "--exit-on-error", "-d", "by_hand", file], "").await.unwrap();
+    scene
+        .target
+        .exec(&["pg_restore", "-U", "postgres", "--no-owner", "--exit-on-error", "-d", "by_hand", file], "")
+        .await
+        .unwrap();
     scene.target.exec(&["rm", file], "").await.unwrap();
     assert_same(content, &scene.target.content("by_hand").await);
     scene.target.sql("postgres", "DROP DATABASE by_hand").await;

@@ -49,6 +49,32 @@ fn a_room_uses_only_rooms_below_it() {
     }
 }
 
+/// What every room may use must itself use none.
+#[test]
+fn crash_stands_below_all_rooms() {
+    let text = fs::read_to_string(root().join("src/crash.rs")).unwrap();
+    assert!(!text.contains("crate::") && !text.contains("super::super"), "src/crash.rs uses a room");
+}
+
+/// A process that may be ended by objects is for tests: no file that anybody installs makes one.
+#[test]
+fn nothing_that_is_shipped_lets_objects_end_the_operator() {
+    for folder in ["config", "charts", "crds"] {
+        let mut files = vec![root().join(folder)];
+        let mut seen = 0;
+        while let Some(path) = files.pop() {
+            if path.is_dir() {
+                files.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            } else {
+                seen += 1;
+                let text = fs::read_to_string(&path).unwrap();
+                assert!(!text.contains("PGMIGRATION_CRASH") && !text.contains("crash-at"), "{}", path.display());
+            }
+        }
+        assert!(seen > 0, "{folder} is empty");
+    }
+}
+
 #[test]
 fn libraries_stay_in_their_rooms() {
     for room in ROOMS {

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::super::errors::{Error, Kind, Request};
 use super::super::labels::MigrationId;
 use crate::api::names::OPERATION_ENV;
+use crate::crash::MOVER_ENV;
 
 /// Name of the container.
 pub const CONTAINER: &str = "mover";
@@ -30,6 +31,8 @@ pub struct MoverJob {
     pub operation: String,
     /// Longest time in seconds; absent: no limit, because nobody knows how long a database takes.
     pub deadline_seconds: Option<i64>,
+    /// Tests only: where the mover ends. See [`crate::crash`].
+    pub crash_at: Option<String>,
 }
 
 impl MoverJob {
@@ -40,6 +43,8 @@ impl MoverJob {
     pub fn build(&self) -> Result<Job, Error> {
         let labels = self.migration.labels();
         let pull_secrets: Vec<_> = self.image_pull_secrets.iter().map(|name| json!({"name": name})).collect();
+        let mut env = vec![json!({"name": OPERATION_ENV, "value": literal(&self.operation)})];
+        env.extend(self.crash_at.iter().map(|at| json!({"name": MOVER_ENV, "value": literal(at)})));
         let job = json!({
             "metadata": {
                 "name": self.name,
@@ -75,7 +80,7 @@ impl MoverJob {
                             "image": self.image,
                             "imagePullPolicy": "IfNotPresent",
                             "args": ["mover"],
-                            "env": [{"name": OPERATION_ENV, "value": literal(&self.operation)}],
+                            "env": env,
                             "securityContext": {
                                 "allowPrivilegeEscalation": false,
                                 "readOnlyRootFilesystem": true,
@@ -115,6 +120,7 @@ mod tests {
             image_pull_secrets: vec!["pull".into()],
             operation: r#"{"version":1,"$(HOME)":"x$$"}"#.into(),
             deadline_seconds: None,
+            crash_at: None,
         };
         let job = serde_json::to_value(mover.build().unwrap()).unwrap();
         let at = |pointer: &str| job.pointer(pointer).cloned().unwrap_or_default();
@@ -135,6 +141,7 @@ mod tests {
         assert_eq!(at(&format!("{pod}/containers/0/securityContext/allowPrivilegeEscalation")), false);
         assert_eq!(at(&format!("{pod}/containers/0/resources/limits/memory")), "256Mi");
         assert_eq!(at(&format!("{pod}/containers/0/env/0/value")), r#"{"version":1,"$$(HOME)":"x$$$$"}"#);
+        assert_eq!(at(&format!("{pod}/containers/0/env/1")), serde_json::Value::Null, "nothing but the operation");
         assert_eq!(at(&format!("{pod}/imagePullSecrets/0/name")), "pull");
         let limited = MoverJob { deadline_seconds: Some(60), ..mover }.build().unwrap();
         assert_eq!(limited.spec.unwrap().active_deadline_seconds, Some(60));

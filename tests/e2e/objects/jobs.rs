@@ -141,6 +141,7 @@ async fn a_mover_is_admitted_where_pod_security_is_restricted_and_ends_with_its_
         image_pull_secrets: vec![],
         operation: "no operation: $(HOME) $$".into(),
         deadline_seconds: Some(60),
+        crash_at: None,
     };
     // The operator makes movers with rights of its own; here the administrator stands in for it.
     let admin = Side::Old.client().await;

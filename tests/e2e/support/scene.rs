@@ -149,7 +149,8 @@ impl Scene {
         }
     }
 
-    fn deploy(&self, server: &Server, replicas: u32) {
+    /// Sets the application beside `server` up, or back to how it was.
+    pub fn deploy(&self, server: &Server, replicas: u32) {
         let login = Login {
             host: server.name.clone(),
             database: self.database.clone(),

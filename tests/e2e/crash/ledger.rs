@@ -1,0 +1,91 @@
+//! The outside judge of lost rows: what a writer was told is written, kept where no database can lose it.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::support::eventually;
+use crate::support::server::{ADMIN, Server};
+
+/// Writes by the server's own socket as superuser, in a session of its own for each row, whatever happens to the database:
+/// nobody lists it as a writer, nobody stops it. A row is told only when psql has ended well.
+const WRITE: &str = r#"
+n=0
+while :; do
+  n=$((n + 1))
+  if /usr/lib/postgresql/$3/bin/psql -X -q -U "$4" -d "$2" -v ON_ERROR_STOP=1 -c "INSERT INTO app.written (host) VALUES ('ledger-$1-$n')" 2>/dev/null; then
+    echo "ledger-$1-$n" || exit
+  fi
+  sleep 0.3
+done
+"#;
+
+/// A writer and the rows that it was told are written.
+pub struct Ledger {
+    writer: Child,
+    acknowledged: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Ledger {
+    /// Begins to write to `database` of `server`, wherever that name leads.
+    pub async fn begin(server: &Server, database: &str) -> Self {
+        let pod = server.pod();
+        let mut writer = Command::new(env::var("PGM_KUBECTL").unwrap_or_else(|_| "kubectl".into()))
+            .args(["--kubeconfig", &server.side.kubeconfig(), "-n", &server.namespace, "exec", &pod, "-c", "postgres", "--"])
+            .args(["sh", "-c", WRITE, "sh", &server.name, database, &server.major.to_string(), ADMIN])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(writer.stdout.take().unwrap()).lines();
+        let acknowledged = Arc::<Mutex<BTreeSet<String>>>::default();
+        let rows = Arc::clone(&acknowledged);
+        thread::spawn(move || {
+            for row in lines.map_while(Result::ok) {
+                rows.lock().unwrap().insert(row);
+            }
+        });
+        let ledger = Self { writer, acknowledged };
+        ledger.goes_on().await;
+        ledger
+    }
+
+    /// Waits until another row is acknowledged.
+    pub async fn goes_on(&self) {
+        let before = self.rows().len();
+        eventually("the ledger to get a row", || async {
+            let now = self.rows().len();
+            if now > before { Ok(()) } else { Err(format!("{now} rows, as before")) }
+        })
+        .await;
+    }
+
+    /// All that was acknowledged until now.
+    pub fn rows(&self) -> BTreeSet<String> {
+        self.acknowledged.lock().unwrap().clone()
+    }
+
+    /// Fails unless all that was acknowledged until now is in one of the `databases` of `server`.
+    pub async fn assert_kept(&self, server: &Server, databases: &[&str]) {
+        let acknowledged = self.rows();
+        assert!(!acknowledged.is_empty());
+        let mut kept = BTreeSet::new();
+        for database in databases {
+            let rows = server.sql(database, "SELECT host FROM app.written WHERE host LIKE 'ledger-%'").await;
+            kept.extend(rows.lines().map(str::to_owned));
+        }
+        let lost: Vec<&String> = acknowledged.difference(&kept).collect();
+        assert!(lost.is_empty(), "lost: {} of {} acknowledged rows: {lost:?}", lost.len(), acknowledged.len());
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        let _ = self.writer.kill();
+        let _ = self.writer.wait();
+    }
+}

@@ -1,0 +1,238 @@
+//! One scene in which case after case is played: each leaves it as it found it, or is put back by plain SQL and manifests.
+
+use std::collections::BTreeMap;
+
+use kube::ResourceExt;
+use pgmigration::api::{Outcome, Phase, PostgresMigrationStatus, StepName, StepState};
+use serde_json::{Value, json};
+
+use super::ledger::Ledger;
+use super::log;
+use crate::migration::moved;
+use crate::support::Side;
+use crate::support::migration::{Migration, condition};
+use crate::support::scene::{Layout, Scene, bucket};
+use crate::support::server::Server;
+use crate::support::snapshot::assert_same;
+
+/// Name of the database on both sides.
+const DATABASE: &str = "onyx";
+
+/// How a migration goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// To the end.
+    Forward,
+    /// Called off when the copy is complete and compared.
+    Cancelled,
+    /// Deleted where the most has been done that can be undone: published, led over, held by a schema job that failed.
+    Deleted,
+}
+
+/// What one case showed.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Boundaries that operator and movers passed, in order, each once.
+    pub passed: Vec<String>,
+    /// Boundaries at which the operator ended.
+    pub ended: Vec<String>,
+    /// Steps that took more than one attempt.
+    pub repeated: Vec<StepName>,
+}
+
+/// The scene and what it was like in the beginning.
+pub struct Stage {
+    /// The scene.
+    pub scene: Scene,
+    ledgers: [Ledger; 2],
+    snapshot: String,
+    content: String,
+    databases: Vec<String>,
+    oids: [String; 2],
+    played: usize,
+}
+
+async fn oid(server: &Server, database: &str) -> String {
+    server.sql("postgres", &format!("SELECT oid FROM pg_database WHERE datname = '{database}'")).await
+}
+
+impl Stage {
+    /// A new scene whose writers never rest.
+    pub async fn new(purpose: &str) -> Self {
+        super::armed().await;
+        let scene = Scene::new(Layout::OldToNew, purpose, DATABASE, include_str!("../support/source.sql")).await;
+        let ledgers = [Ledger::begin(&scene.source, DATABASE).await, Ledger::begin(&scene.target, DATABASE).await];
+        let oids = [oid(&scene.source, DATABASE).await, oid(&scene.target, DATABASE).await];
+        let content = scene.source.content(DATABASE).await;
+        let databases = scene.source.databases().await;
+        Self { snapshot: scene.snapshot().await, scene, ledgers, content, databases, oids, played: 0 }
+    }
+
+    /// Plays a whole migration that ends `at` these boundaries (see `pgmigration::crash`), and judges what it leaves. With
+    /// `listen` it tells the boundaries of the movers too.
+    pub async fn play(&mut self, way: Way, at: &str, listen: bool) -> Seen {
+        self.played += 1;
+        let since = log::now();
+        let before = self.generations().await;
+        let migration = self.begin(&format!("case-{}", self.played), way, at).await;
+        let uid = migration.api.get(&migration.name).await.unwrap().uid().unwrap();
+        let mut seen = Seen::default();
+        match way {
+            Way::Forward => {
+                if listen {
+                    migration.stop_after(StepName::Resume).await;
+                    seen.passed = log::of_movers(&self.scene.home, &uid).await;
+                    migration.change(json!({"suspend": false})).await;
+                }
+                let status = migration.ended(Outcome::Succeeded).await;
+                self.arrived(&migration, &status).await;
+                seen.repeated = status.steps.iter().filter(|s| s.attempt > 1).map(|s| s.name).collect();
+            }
+            Way::Cancelled => {
+                migration.stop_after(StepName::Analyze).await;
+                migration.change(json!({"cancel": true, "suspend": false})).await;
+                let status = migration.ended(Outcome::Cancelled).await;
+                assert_eq!((condition(&status, "RolledBack"), condition(&status, "Succeeded")), ("True", "False"));
+                let undone = status.steps.iter().filter(|s| s.name > StepName::Preflight && s.name != StepName::Witness);
+                assert!(undone.clone().count() > 5 && undone.clone().all(|s| s.state == StepState::Undone), "{:?}", status.steps);
+                seen.repeated = status.steps.iter().filter(|s| s.attempt > 1).map(|s| s.name).collect();
+                migration.delete().await;
+                self.as_before().await;
+            }
+            Way::Deleted => {
+                migration.until("the hold", |s| (s.phase == Some(Phase::RequiresApproval)).then_some(())).await;
+                migration.delete().await;
+                self.as_before().await;
+            }
+        }
+        assert_eq!(self.changes_since(&before).await, expected(way), "doubled: changes of the workloads");
+        let (passed, ended) = log::of_operator(&uid, &since).await;
+        seen.passed.extend(passed);
+        seen.ended = ended;
+        if way == Way::Forward {
+            self.reset(&migration, &uid).await;
+        }
+        seen
+    }
+
+    async fn begin(&self, name: &str, way: Way, at: &str) -> Migration {
+        bucket().await;
+        let mut spec = self.scene.spec();
+        let command = match way {
+            // Rows that only the schema job writes tell how often it ran.
+            Way::Forward | Way::Cancelled => {
+                "psql -X -v ON_ERROR_STOP=1 -c \"UPDATE app.version SET version_num = '0002'\" -c \"INSERT INTO app.written (host) VALUES ('schema-job')\""
+            }
+            Way::Deleted => "exit 3",
+        };
+        let said = r#"echo "upgrading on $DATABASE_HOST as $PGUSER""#;
+        spec["target"]["application"]["schemaJobs"][0]["command"] = json!(["sh", "-ec", format!("{said}\n{command}")]);
+        let object = json!({"apiVersion": "pgmigration.dev/v1alpha1", "kind": "PostgresMigration", "spec": spec, "metadata": {
+            "name": name, "namespace": self.scene.home, "annotations": {pgmigration::crash::ANNOTATION: at}}});
+        Side::New.kubectl_aside(&["apply", "--server-side", "-f", "-"], &object.to_string()).await.unwrap();
+        Migration::of(Side::New.client().await, &self.scene.home, name)
+    }
+
+    /// Everything is where it belongs after a success, once, and nothing else is anywhere.
+    async fn arrived(&self, migration: &Migration, status: &PostgresMigrationStatus) {
+        let (source, target) = (&self.scene.source, &self.scene.target);
+        let aside = status.publication.as_ref().unwrap().set_aside.clone().unwrap();
+        self.ledgers[0].assert_kept(target, &[DATABASE]).await;
+        self.ledgers[1].assert_kept(target, &[DATABASE, &aside]).await;
+        moved(&self.scene, migration, &self.content, &self.databases).await;
+        let runs = target.sql(DATABASE, "SELECT count(*) FROM app.written WHERE host = 'schema-job'").await;
+        assert_eq!(runs, "1", "doubled: runs of the schema job");
+        // The databases are the very ones that were recorded, not others of their names.
+        let fenced = self.added(source).await;
+        assert_eq!(oid(source, &fenced).await, self.oids[0], "doubled: the fence is around another database");
+        assert_eq!(oid(target, &aside).await, self.oids[1], "doubled: another database was set aside");
+        let made = status.staging.as_ref().unwrap().oid.unwrap().to_string();
+        assert_eq!(oid(target, DATABASE).await, made, "doubled: another database was published than was compared");
+        assert_eq!(self.added(target).await, aside, "databases that belong to nobody");
+    }
+
+    /// The one database of a server that was not there in the beginning.
+    async fn added(&self, server: &Server) -> String {
+        let added: Vec<String> = server.databases().await.into_iter().filter(|name| !self.databases.contains(name)).collect();
+        let [one] = added.as_slice() else { panic!("new databases on {}: {added:?}", server.name) };
+        one.clone()
+    }
+
+    /// Everything is as it was, and works.
+    async fn as_before(&self) {
+        let (source, target) = (&self.scene.source, &self.scene.target);
+        self.ledgers[0].assert_kept(source, &[DATABASE]).await;
+        self.ledgers[1].assert_kept(target, &[DATABASE]).await;
+        assert_same(&self.snapshot, &self.scene.snapshot().await);
+        assert_eq!([oid(source, DATABASE).await, oid(target, DATABASE).await], self.oids, "other databases of the same names");
+        assert_same(&self.content, &source.content(DATABASE).await);
+        self.alive().await;
+    }
+
+    async fn alive(&self) {
+        self.scene.writes(&self.scene.source).await;
+        self.scene.writes(&self.scene.target).await;
+        for ledger in &self.ledgers {
+            ledger.goes_on().await;
+        }
+    }
+
+    /// How often each workload's specification was changed in its life.
+    async fn generations(&self) -> BTreeMap<String, i64> {
+        let mut all = BTreeMap::new();
+        for server in [&self.scene.source, &self.scene.target] {
+            let arguments = ["-n", &server.namespace, "get", "deployments,cronjobs", "-o", "json"];
+            let list: Value = serde_json::from_str(&server.side.kubectl_aside(&arguments, "").await.unwrap()).unwrap();
+            for item in list["items"].as_array().unwrap() {
+                let name = format!("{} of {}", item["metadata"]["name"].as_str().unwrap(), server.name);
+                all.insert(name, item["metadata"]["generation"].as_i64().unwrap());
+            }
+        }
+        all
+    }
+
+    async fn changes_since(&self, before: &BTreeMap<String, i64>) -> BTreeMap<String, i64> {
+        self.generations().await.into_iter().map(|(name, now)| (name.clone(), now - before[&name])).collect()
+    }
+
+    /// Puts back what a success has changed, by hand as it were.
+    async fn reset(&self, migration: &Migration, uid: &str) {
+        let (source, target) = (&self.scene.source, &self.scene.target);
+        migration.delete().await;
+        for (server, kept) in [(source, self.added(source).await), (target, self.added(target).await)] {
+            let script = format!(
+                "ALTER DATABASE \"{DATABASE}\" IS_TEMPLATE false;
+                 ALTER DATABASE \"{DATABASE}\" ALLOW_CONNECTIONS false;
+                 DROP DATABASE \"{DATABASE}\" WITH (FORCE);
+                 ALTER DATABASE \"{kept}\" RENAME TO \"{DATABASE}\";
+                 ALTER DATABASE \"{DATABASE}\" ALLOW_CONNECTIONS true;"
+            );
+            server.sql("postgres", &script).await;
+            let label = format!("pgmigration.dev/migration-uid={uid}");
+            let mine = ["-n", &server.namespace, "delete", "jobs,secrets", "-l", &label, "--cascade=foreground"];
+            server.side.kubectl_aside(&mine, "").await.unwrap();
+            self.scene.deploy(server, 1);
+            // What the manifests do not say.
+            let resume = r#"{"spec": {"suspend": false}}"#;
+            let record = format!("{}-", pgmigration::api::names::ORIGINAL_ANNOTATION);
+            for words in [["patch", "cronjob/tidy", "-p", resume], ["annotate", "deployments,cronjobs", "--all", &record]] {
+                let arguments = [&["-n", server.namespace.as_str()], words.as_slice()].concat();
+                server.side.kubectl_aside(&arguments, "").await.unwrap();
+            }
+        }
+        let bucket = bucket().await;
+        for object in bucket.list(&format!("tests/{}/", self.scene.home)).await.unwrap() {
+            bucket.delete(&object.key).await.unwrap();
+        }
+        self.alive().await;
+        assert_same(&self.snapshot, &self.scene.snapshot().await);
+    }
+}
+
+/// Changes of each workload: a record and a stop, a start and the record gone. A CronJob's record does not count as one. The
+/// new side's `api` is led to where it was led before.
+fn expected(way: Way) -> BTreeMap<String, i64> {
+    let source = if way == Way::Forward { [2, 2, 1] } else { [4, 4, 2] };
+    let names = ["api of old-pg", "worker of old-pg", "tidy of old-pg", "api of new-pg", "worker of new-pg", "tidy of new-pg"];
+    names.iter().map(|name| (*name).to_owned()).zip(source.into_iter().chain([4, 4, 2])).collect()
+}
