@@ -117,14 +117,10 @@ impl End {
 
 /// Looks at everything; the first of the blockers is the failure.
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
-    let mut report = Report::default();
-    if let Some(other) = rivals(cx, &mut report.findings).await? {
-        let message = format!("PostgresMigration {other} aims at the same database and is making its checks");
-        return Ok(Advance::Wait { seconds: 2, message });
-    }
     let (source, target) = (End::of(cx, Side::Source).await?, End::of(cx, Side::Target).await?);
     let spec = cx.spec();
     let uid = cx.names.uid().to_owned();
+    let mut report = Report::default();
     let password_ref = &cx.database().owner.password_secret_ref;
     let password = cx.secret(&password_ref.name, &password_ref.key, "spec.databases[0].owner.passwordSecretRef").await;
     let password = report.take(password);
@@ -144,10 +140,19 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     for part in [tools, from, to, objects, bucket] {
         report.join(part);
     }
+    if report.findings.blockers.is_empty()
+        && report.trouble.is_empty()
+        && let Some(other) = rivals(cx, &mut report.findings).await?
+    {
+        let message = format!("PostgresMigration {other} aims at the same database and is making its checks");
+        return Ok(Advance::Wait { seconds: 2, message });
+    }
     conclude(cx, report)
 }
 
-/// Blocks when another object has a claim on what this one aims at; gives the name of one that has to decide first.
+/// Blocks when another object has a claim on what this one aims at; gives the name of one that has to decide first. Asked last
+/// of all: an object that something else is wrong with must neither keep others waiting nor be told of them. A plan meets only
+/// those that have begun.
 async fn rivals(cx: &Context<'_>, out: &mut Findings) -> Result<Option<String>, Failure> {
     // The object as it was read may not show yet what Pin wrote down, and a plan claims nothing for itself.
     let mut own = cx.object.clone();
@@ -158,9 +163,9 @@ async fn rivals(cx: &Context<'_>, out: &mut Findings) -> Result<Option<String>, 
         .list(&ListParams::default())
         .await
         .map_err(|e| kubernetes(&KubernetesError::from_kube(&e, Request::new("list", "postgresmigrations", "", ""))))?;
-    let others: Vec<Rival> = all.items.iter().filter_map(Rival::of).collect();
-    let undecided = crate::plan::checks::rivals::rivals(out, &own, &others);
-    Ok(undecided.filter(|_| cx.spec().mode == Mode::Migrate))
+    let migrates = cx.spec().mode == Mode::Migrate;
+    let others: Vec<Rival> = all.items.iter().filter_map(Rival::of).filter(|other| migrates || other.started).collect();
+    Ok(crate::plan::checks::rivals::rivals(out, &own, &others))
 }
 
 /// What needs facts of both servers.
