@@ -30,13 +30,10 @@ pub fn summarize(
 ) {
     // What the next decision will be is told at once: nobody must see a phase without the conditions that belong to it.
     let blocked = spec.mode == Mode::Plan && status.start_time.is_none() && !status.blockers.is_empty();
-    let checked = status.steps.iter().any(|s| s.name == StepName::Preflight && s.state == StepState::Done);
-    let planned = spec.mode == Mode::Plan && status.start_time.is_none() && checked && !spec.suspend && !spec.cancel;
-    let coming = match (&status.hold, blocked, planned) {
-        (Some(_), _, _) => Some(Rest::Held),
-        (None, true, _) => Some(Rest::Blocked),
-        (None, false, true) => Some(Rest::Planned),
-        (None, false, false) => None,
+    let coming = match (&status.hold, blocked) {
+        (Some(_), _) => Some(Rest::Held),
+        (None, true) => Some(Rest::Blocked),
+        (None, false) => None,
     };
     let rest = rest.or(coming.filter(|_| status.outcome.is_none() && status.undo.is_none()));
     status.phase = Some(phase(spec, status, rest));

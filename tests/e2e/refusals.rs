@@ -84,7 +84,7 @@ async fn the_stage_itself_is_fit_and_a_plan_changes_nothing() {
     let planned = status.conditions.iter().find(|c| c.type_ == types::PLANNED).unwrap();
     assert_eq!(planned.status, "True", "{:#?}", status.blockers);
     assert!(status.outcome.is_none() && status.start_time.is_none());
-    assert_eq!(format!("{:?}", status.phase), "Some(Pending)");
+    migration.until("rest", |s| (format!("{:?}", s.phase) == "Some(Pending)").then_some(())).await;
     let said: Vec<&str> = status.warnings.iter().map(|w| w.reason.as_str()).collect();
     assert_eq!(said, [reasons::COLLATION_CHANGED], "{:#?}", status.warnings);
     unchanged(stage).await;
