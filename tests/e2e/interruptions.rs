@@ -16,14 +16,14 @@ use crate::support::{OPERATOR, SYSTEM, Side, available, eventually, interrupting
 const SOURCE: &str = include_str!("support/source.sql");
 
 /// The same with 250 MB that no compression makes smaller: long enough under way to be struck there.
-fn large() -> String {
+pub fn large() -> String {
     let ballast = "CREATE TABLE app.ballast (id int4 PRIMARY KEY, payload bytea NOT NULL);
         INSERT INTO app.ballast SELECT i, gen_random_bytes(1000) FROM generate_series(1, 225000) AS i;";
     format!("{SOURCE}\n{ballast}")
 }
 
 /// Waits until some bytes of `step` have arrived, but not all.
-async fn midway(migration: &Migration, step: StepName) -> PostgresMigrationStatus {
+pub async fn midway(migration: &Migration, step: StepName) -> PostgresMigrationStatus {
     let status = migration
         .until(&format!("{step:?} under way"), |s| {
             assert_ne!(state(s, step), Some(StepState::Done), "{step:?} was over before it could be struck");
@@ -38,7 +38,7 @@ async fn midway(migration: &Migration, step: StepName) -> PostgresMigrationStatu
 }
 
 /// Attempts that a step took.
-fn attempts(status: &PostgresMigrationStatus, step: StepName) -> i64 {
+pub fn attempts(status: &PostgresMigrationStatus, step: StepName) -> i64 {
     status.steps.iter().find(|s| s.name == step).unwrap().attempt
 }
 

@@ -340,6 +340,30 @@ async fn a_tombstone_that_somebody_opened_is_seen_and_kept() {
 }
 
 #[tokio::test]
+async fn a_tombstone_that_somebody_dropped_is_seen_and_the_name_given_back() {
+    for bin in servers() {
+        let cluster = app(&bin, &[]);
+        let before = picture(&cluster);
+        let mut admins = admins(&cluster).await;
+        let fence = fence(&mut admins).await;
+        fence.raise(&mut admins, SOON).await.unwrap();
+        cluster.sql("postgres", "ALTER DATABASE app IS_TEMPLATE false; DROP DATABASE app");
+        let leaks = fence.evidence(&mut admins, "pgmigration/").await.unwrap().leaks(&fence.originals);
+        assert_eq!(leaks, ["the tombstone was dropped: the database's name is free"]);
+        assert!(matches!(fence.raise(&mut admins, SOON).await, Err(SwapError::Unexpected(_))));
+        fence.lift(&mut admins, SOON).await.unwrap();
+        assert_eq!(picture(&cluster), before);
+        // A database that somebody makes of the free name is not ours to take away.
+        fence.raise(&mut admins, SOON).await.unwrap();
+        cluster.sql("postgres", "ALTER DATABASE app IS_TEMPLATE false; DROP DATABASE app");
+        cluster.sql("postgres", "CREATE DATABASE app");
+        let leaks = fence.evidence(&mut admins, "pgmigration/").await.unwrap().leaks(&fence.originals);
+        assert!(leaks.len() == 1 && leaks[0].contains("is not the tombstone of ours"), "{leaks:?}");
+        assert!(matches!(fence.lift(&mut admins, SOON).await, Err(SwapError::Unexpected(_))));
+    }
+}
+
+#[tokio::test]
 async fn without_superuser_the_owners_rights_are_enough() {
     for bin in servers() {
         let cluster = app(&bin, &[]);

@@ -112,6 +112,9 @@ pub enum FenceState {
         /// The tombstone.
         tombstone: Tombstone,
     },
+    /// The database has its fenced name, and nothing stands in its place: somebody dropped the tombstone. Whoever makes a
+    /// database of the free name writes past the fence, so this is never tight; lifting gives the name back.
+    Uncovered,
     /// As `Fenced`, but the database refuses connections: lifting has begun.
     Lifting {
         /// The tombstone.
@@ -182,7 +185,7 @@ fn judge(names: &FenceNames, oid: u32, rows: &Rows) -> FenceState {
         return foreign(format!("database {:?} was renamed to {:?} by somebody else", names.database, own.name));
     }
     let Some(stands) = rows.by_name(&names.database) else {
-        return foreign(format!("nothing stands in the place of database {:?}", names.database));
+        return FenceState::Uncovered;
     };
     if beside.is_some() || !stands.is_template {
         return foreign(format!("database {:?} (OID {}) is not the tombstone of ours", stands.name, stands.oid));
@@ -225,6 +228,10 @@ impl Fence {
             }
             FenceState::Lifting { .. } => self.set_fenced(admins, true, deadline).await?,
             FenceState::Fenced { .. } => {}
+            FenceState::Uncovered => {
+                let text = format!("the tombstone of database {:?} was dropped by somebody", self.names.database);
+                return Err(SwapError::Unexpected(text));
+            }
             FenceState::Foreign { found } => return Err(SwapError::Unexpected(found)),
         }
         Ok(self.state(admins).await?)
@@ -245,6 +252,7 @@ impl Fence {
         match self.state(admins).await? {
             FenceState::Fenced { .. } => self.set_fenced(admins, false, deadline).await?,
             FenceState::Lifting { .. } => self.swap_back(admins, deadline).await?,
+            FenceState::Uncovered => self.give_back(admins, deadline).await?,
             FenceState::Refusing { .. } => self.admit(admins, deadline).await?,
             FenceState::Open { tombstone: Some(_) } => self.drop_tombstone(admins, deadline).await?,
             FenceState::Open { tombstone: None } => {}
@@ -290,9 +298,11 @@ impl Fence {
     async fn admit(&self, admins: &mut AdminSessions, deadline: Duration) -> Result<(), SwapError> {
         match self.state(admins).await? {
             FenceState::Refusing { .. } => self.set_connections(admins, &self.names.database, true, deadline).await,
-            FenceState::Open { .. } | FenceState::Fenced { .. } | FenceState::Lifting { .. } | FenceState::Foreign { .. } => {
-                Ok(())
-            }
+            FenceState::Open { .. }
+            | FenceState::Fenced { .. }
+            | FenceState::Uncovered
+            | FenceState::Lifting { .. }
+            | FenceState::Foreign { .. } => Ok(()),
         }
     }
 
@@ -332,6 +342,14 @@ impl Fence {
         self.exchange(admins, &statements, database, "lifting the fence of", from, deadline).await
     }
 
+    /// The swap back where no tombstone is left to swap with.
+    async fn give_back(&self, admins: &mut AdminSessions, deadline: Duration) -> Result<(), SwapError> {
+        let FenceNames { database, fenced, .. } = &self.names;
+        let statements = [rename(fenced, database), allow_connections(database, true)];
+        let from = |state: &FenceState| matches!(state, FenceState::Uncovered);
+        self.exchange(admins, &statements, database, "lifting the fence of", from, deadline).await
+    }
+
     /// Ends all sessions in the database and commits `statements`, again and again while the state is still `from`.
     async fn exchange(
         &self,
@@ -352,6 +370,7 @@ impl Fence {
                     FenceState::Open { .. }
                     | FenceState::Refusing { .. }
                     | FenceState::Fenced { .. }
+                    | FenceState::Uncovered
                     | FenceState::Lifting { .. } => Ok(()),
                 };
             }
@@ -438,7 +457,7 @@ mod tests {
         assert!(foreign(vec![]));
         assert!(foreign(vec![row(7, "app", true)]));
         assert!(foreign(vec![row(OWN, "elsewhere", true), row(TOMB, "app", false)]));
-        assert!(foreign(vec![row(OWN, "app_f", true)]));
+        assert_eq!(state(vec![row(OWN, "app_f", true)]), FenceState::Uncovered);
         assert!(foreign(vec![row(OWN, "app_f", true), row(7, "app", true)]));
         assert!(foreign(vec![row(OWN, "app", true), row(7, "app_f", true)]));
         assert!(foreign(vec![row(OWN, "app_f", true), row(TOMB, "app", false), row(8, "app_t", false)]));

@@ -42,6 +42,7 @@ impl FenceEvidence {
                 leaks.push(format!("the tombstone has had {} sessions", tombstone.sessions));
             }
             FenceState::Fenced { .. } => leaks.push("the tombstone accepts connections".into()),
+            FenceState::Uncovered => leaks.push("the tombstone was dropped: the database's name is free".into()),
             FenceState::Open { .. } | FenceState::Refusing { .. } | FenceState::Lifting { .. } => {
                 leaks.push("the fence is not up".into());
             }
@@ -68,6 +69,12 @@ impl FenceEvidence {
             leaks.push("the server's timeline changed: a standby was promoted".into());
         }
         leaks
+    }
+
+    /// Whether what is wrong may pass by itself: nothing but sessions, which end. Everything else was done by somebody, and
+    /// counts even when it is taken back.
+    pub fn may_pass(&self, originals: &FenceOriginals) -> bool {
+        Self { foreign_sessions: Vec::new(), ..self.clone() }.leaks(originals).is_empty()
     }
 }
 

@@ -3,11 +3,12 @@
 //!
 //! A stage of its own (`tests/run crash`), because all objects of an operator are struck when it ends.
 
-mod ledger;
 mod log;
+mod paused;
 mod process;
 mod stage;
 mod sweep;
+mod troubled;
 
 use pgmigration::api::StepName;
 use tokio::sync::OnceCell;

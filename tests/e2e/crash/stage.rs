@@ -6,10 +6,10 @@ use kube::ResourceExt;
 use pgmigration::api::{Outcome, Phase, PostgresMigrationStatus, StepName, StepState};
 use serde_json::{Value, json};
 
-use super::ledger::Ledger;
 use super::log;
 use crate::migration::moved;
 use crate::support::Side;
+use crate::support::ledger::Ledger;
 use crate::support::migration::{Migration, condition};
 use crate::support::scene::{Layout, Scene, bucket};
 use crate::support::server::Server;

@@ -2,6 +2,7 @@
 
 mod fixture;
 mod process;
+mod size;
 
 use crate::support::Side;
 use fixture::{OWNER, RUN, SOURCE, STAGING, World};

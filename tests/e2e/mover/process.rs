@@ -6,9 +6,10 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// The mover may hold so much at once, whatever the size of the database.
-const PEAK: u64 = 192 << 10;
+pub const PEAK: u64 = 192 << 10;
 
-struct Mover {
+/// A mover at work.
+pub struct Mover {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
     verdict: std::path::PathBuf,
@@ -17,7 +18,8 @@ struct Mover {
 }
 
 impl Mover {
-    async fn start(world: &World, attempt: u32, task: Task) -> Self {
+    /// Starts it in the environment that a Job gives it.
+    pub async fn start(world: &World, attempt: u32, task: Task) -> Self {
         let operation = serde_json::to_string(&world.context(attempt, task).await.operation).unwrap();
         let verdict = std::env::temp_dir().join(format!("pgm-verdict-{}-{}", std::process::id(), world.uid));
         let mut child = Command::new(env!("CARGO_BIN_EXE_postgres-migration-operator"))
@@ -43,7 +45,8 @@ impl Mover {
         (!line.is_empty()).then(|| serde_json::from_str(&line).expect("a progress line"))
     }
 
-    fn end(mut self) -> (ExitStatus, Verdict, u64) {
+    /// Waits for its end: exit status, verdict, peak of the resident memory in KiB.
+    pub fn end(mut self) -> (ExitStatus, Verdict, u64) {
         while self.progress().is_some() {}
         let status = self.child.wait().unwrap();
         let text = std::fs::read_to_string(&self.verdict).unwrap();

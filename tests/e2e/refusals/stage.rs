@@ -148,6 +148,7 @@ async fn set_up() -> Stage {
         namespace: if side == Side::New { home.clone() } else { old.clone() },
         name: name.into(),
         major,
+        room: None,
     };
     let servers = [at(Side::Old, "pg", 15), at(Side::New, "pg", 17), at(Side::New, "older", 15)];
     for one in &servers {

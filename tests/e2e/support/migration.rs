@@ -7,7 +7,7 @@ use kube::{Api, Client};
 use pgmigration::api::{Outcome, PostgresMigration, PostgresMigrationStatus, StepName, StepState};
 use serde_json::{Value, json};
 
-use super::Side;
+use super::{Side, eventually};
 
 /// How long a migration of a test may take in all.
 pub const LONG: Duration = Duration::from_secs(400);
@@ -50,7 +50,8 @@ impl Migration {
 
     /// Its status now.
     pub async fn status(&self) -> PostgresMigrationStatus {
-        self.api.get(&self.name).await.unwrap().status.unwrap_or_default()
+        // An API server may be gone for a moment, in tests that do this to it.
+        eventually("an answer of the API server", || self.api.get(&self.name)).await.status.unwrap_or_default()
     }
 
     /// Changes its spec.

@@ -77,6 +77,11 @@ impl Scene {
     /// Sets everything up: servers run, the source is filled by `seed` (SQL), applications write on both sides, rights are
     /// granted, the operator runs.
     pub async fn new(layout: Layout, purpose: &str, database: &str, seed: &str) -> Self {
+        Self::within(layout, purpose, database, seed, None).await
+    }
+
+    /// The same with a target whose databases have room for so many MiB only.
+    pub async fn within(layout: Layout, purpose: &str, database: &str, seed: &str, room: Option<u32>) -> Self {
         operator().await;
         let (rooms, home, at_source, at_target) = match layout {
             Layout::OldToNew => {
@@ -104,8 +109,8 @@ impl Scene {
         let [admin_password, owner_password] = ["admin", "owner"].map(unique);
         let scene = Self {
             layout,
-            source: Server { side: at_source.0, namespace: at_source.1, name: "old-pg".into(), major: 15 },
-            target: Server { side: at_target.0, namespace: at_target.1, name: "new-pg".into(), major: 17 },
+            source: Server { side: at_source.0, namespace: at_source.1, name: "old-pg".into(), major: 15, room: None },
+            target: Server { side: at_target.0, namespace: at_target.1, name: "new-pg".into(), major: 17, room },
             home,
             database: database.into(),
             canaries: vec![admin_password, owner_password.clone(), setting("PGM_S3_SECRET_KEY")],

@@ -25,6 +25,8 @@ pub struct Server {
     pub name: String,
     /// Major version: 15 or 17.
     pub major: u32,
+    /// MiB that its databases may take; its write-ahead log is kept elsewhere. Absent: as much as there is.
+    pub room: Option<u32>,
 }
 
 impl Server {
@@ -32,6 +34,8 @@ impl Server {
     pub fn manifests(&self, password: &str) -> Vec<Value> {
         let labels = json!({"app": self.name});
         let image = setting(&format!("PGM_PG{}_IMAGE", self.major));
+        // A server that cannot write its log crashes; one that cannot write a table says so.
+        let data = self.room.map_or_else(|| json!({}), |mib| json!({"medium": "Memory", "sizeLimit": format!("{mib}Mi")}));
         vec![
             json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": self.name}, "spec": {"selector": labels, "ports": [{"port": 5432}]}}),
             json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": self.name}, "stringData": {"POSTGRES_PASSWORD": password}}),
@@ -42,13 +46,19 @@ impl Server {
                         "terminationGracePeriodSeconds": 0,
                         "securityContext": {"runAsNonRoot": true, "runAsUser": 999, "runAsGroup": 999, "fsGroup": 999, "seccompProfile": {"type": "RuntimeDefault"}},
                         "containers": [{
-                            "name": "postgres", "image": image, "args": ["-c", "fsync=off", "-c", "max_wal_size=2GB"],
-                            "env": [{"name": "PGDATA", "value": "/var/lib/postgresql/data/pgdata"}],
+                            "name": "postgres", "image": image, "args": ["-c", "fsync=off", "-c", "max_wal_size=2GB", "-c", "wal_level=logical"],
+                            "env": [
+                                {"name": "PGDATA", "value": "/var/lib/postgresql/data/pgdata"},
+                                {"name": "POSTGRES_INITDB_ARGS", "value": "--waldir=/var/lib/postgresql/log/wal"},
+                            ],
                             "envFrom": [{"secretRef": {"name": self.name}}],
                             "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-                            "volumeMounts": [{"name": "data", "mountPath": "/var/lib/postgresql/data"}],
+                            "volumeMounts": [
+                                {"name": "data", "mountPath": "/var/lib/postgresql/data"},
+                                {"name": "log", "mountPath": "/var/lib/postgresql/log"},
+                            ],
                         }],
-                        "volumes": [{"name": "data", "emptyDir": {}}],
+                        "volumes": [{"name": "data", "emptyDir": data}, {"name": "log", "emptyDir": {}}],
                     },
                 },
             }}),

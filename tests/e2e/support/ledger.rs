@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use crate::support::eventually;
-use crate::support::server::{ADMIN, Server};
+use super::eventually;
+use super::server::{ADMIN, Server};
 
 /// Writes by the server's own socket as superuser, in a session of its own for each row, whatever happens to the database:
 /// nobody lists it as a writer, nobody stops it. A row is told only when psql has ended well.
@@ -32,10 +32,19 @@ pub struct Ledger {
 impl Ledger {
     /// Begins to write to `database` of `server`, wherever that name leads.
     pub async fn begin(server: &Server, database: &str) -> Self {
+        let ledger = Self::of(server, WRITE, &[&server.name, database, &server.major.to_string(), ADMIN]);
+        ledger.goes_on().await;
+        ledger
+    }
+
+    /// Runs `script` (sh, with `arguments` as $1 and so on) in the server's container. It writes rows into `app.written` and
+    /// prints the `host` of each, which begins with `ledger-`, once it was told that the row is written.
+    pub fn of(server: &Server, script: &str, arguments: &[&str]) -> Self {
         let pod = server.pod();
         let mut writer = Command::new(env::var("PGM_KUBECTL").unwrap_or_else(|_| "kubectl".into()))
             .args(["--kubeconfig", &server.side.kubeconfig(), "-n", &server.namespace, "exec", &pod, "-c", "postgres", "--"])
-            .args(["sh", "-c", WRITE, "sh", &server.name, database, &server.major.to_string(), ADMIN])
+            .args(["sh", "-c", script, "sh"])
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -45,13 +54,11 @@ impl Ledger {
         let acknowledged = Arc::<Mutex<BTreeSet<String>>>::default();
         let rows = Arc::clone(&acknowledged);
         thread::spawn(move || {
-            for row in lines.map_while(Result::ok) {
+            for row in lines.map_while(Result::ok).filter(|line| line.starts_with("ledger-")) {
                 rows.lock().unwrap().insert(row);
             }
         });
-        let ledger = Self { writer, acknowledged };
-        ledger.goes_on().await;
-        ledger
+        Self { writer, acknowledged }
     }
 
     /// Waits until another row is acknowledged.

@@ -1,0 +1,59 @@
+//! Schema jobs that do not do what they should: the copy's verdict stands, nothing is started, and what is told is what was so.
+
+use pgmigration::api::{Outcome, Phase, StepName};
+use serde_json::json;
+
+use crate::support::eventually;
+use crate::support::migration::condition;
+use crate::support::scene::{Layout, Scene};
+
+/// Waits for a sign, then changes the schema: for which it needs a lock.
+const JOB: &str = r#"
+until psql -X -Atc "SELECT to_regclass('app.sign')" | grep -q sign; do sleep 0.2; done
+psql -X -v ON_ERROR_STOP=1 -c "ALTER TABLE app.version ADD COLUMN runs int DEFAULT 1" -c "UPDATE app.version SET version_num = '0002'"
+"#;
+
+/// A lock that somebody holds makes the job hang: ended at its deadline, held for a person, nothing scaled up; tried again when
+/// the lock is gone, it runs once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_hang_on_a_lock_are_ended_and_run_once() {
+    let scene = Scene::new(Layout::OldToNew, "schema", "onyx", include_str!("support/source.sql")).await;
+    let target = &scene.target;
+    let migration = scene
+        .migrate("schema", |spec| {
+            let job = &mut spec["target"]["application"]["schemaJobs"][0];
+            job["command"] = json!(["sh", "-ec", JOB]);
+            job["deadlineSeconds"] = json!(30);
+        })
+        .await;
+    migration.begun(StepName::Repoint).await;
+    let lock = "BEGIN; LOCK TABLE app.version IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600);";
+    let holder = {
+        let (target, database) = (target.clone(), scene.database.clone());
+        tokio::spawn(async move { target.try_sql(&database, lock).await })
+    };
+    let held = "SELECT pid FROM pg_locks WHERE relation = 'app.version'::regclass AND mode = 'AccessExclusiveLock' AND granted";
+    let pid = eventually("the lock to be held", || async {
+        let pid = target.try_sql(&scene.database, held).await?;
+        if pid.is_empty() { Err("nobody holds it".to_owned()) } else { Ok(pid) }
+    })
+    .await;
+    target.sql(&scene.database, "CREATE TABLE app.sign ()").await;
+
+    let status = migration.until("the hold", |s| (s.phase == Some(Phase::RequiresApproval)).then(|| s.clone())).await;
+    let message = status.message.clone().unwrap();
+    for word in ["SchemaJobFailed", "upgrade", "DeadlineExceeded"] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
+    assert_eq!((condition(&status, "Verified"), condition(&status, "Published")), ("True", "True"));
+    let replicas = ["-n", &target.namespace, "get", "deployments", "-o", "jsonpath={.items[*].spec.replicas}"];
+    assert_eq!(target.side.kubectl_aside(&replicas, "").await.unwrap(), "0 0", "something was started");
+
+    target.sql("postgres", &format!("SELECT pg_terminate_backend({pid})")).await;
+    let _ = holder.await.unwrap();
+    migration.change(json!({"retry": 1})).await;
+    migration.ended(Outcome::Succeeded).await;
+    assert_eq!(target.sql(&scene.database, "SELECT version_num, runs FROM app.version").await, "0002|1");
+    scene.writes(target).await;
+    scene.end().await;
+}

@@ -1,0 +1,55 @@
+//! Others write all the time to what a migration writes to: no write of anybody is lost, and none of ours counts twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use kube::api::{DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::core::ApiResource;
+use kube::{Api, Client};
+use serde_json::json;
+
+use crate::migration::moved;
+use crate::support::Side;
+use crate::support::scene::{Layout, Scene};
+
+/// Writes an annotation of one object as often as the API server lets it, each time another value. Returns how often.
+async fn storm(client: Client, kind: GroupVersionKind, namespace: String, name: &'static str, over: Arc<AtomicBool>) -> u64 {
+    let api = Api::<DynamicObject>::namespaced_with(client, &namespace, &ApiResource::from_gvk(&kind));
+    let written = AtomicU64::new(0);
+    while !over.load(Ordering::Relaxed) {
+        let value = written.load(Ordering::Relaxed).to_string();
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {"example.com/storm": value}}}));
+        if api.patch(name, &PatchParams::default(), &patch).await.is_ok() {
+            written.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    written.into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_writes_to_every_object_at_work() {
+    let scene = Scene::new(Layout::Here, "storm", "onyx", include_str!("support/source.sql")).await;
+    let content = scene.source.content(&scene.database).await;
+    let databases = scene.source.databases().await;
+    let over = Arc::new(AtomicBool::new(false));
+    let migration = scene.migrate("storm", |_| ()).await;
+    let client = Side::New.client().await;
+    let deployment = || GroupVersionKind::gvk("apps", "v1", "Deployment");
+    let storms: Vec<_> = [
+        (GroupVersionKind::gvk("pgmigration.dev", "v1alpha1", "PostgresMigration"), &scene.home, "storm"),
+        (deployment(), &scene.source.namespace, "api"),
+        (deployment(), &scene.target.namespace, "api"),
+        (GroupVersionKind::gvk("", "v1", "ConfigMap"), &scene.target.namespace, "app-config"),
+        (GroupVersionKind::gvk("batch", "v1", "CronJob"), &scene.source.namespace, "tidy"),
+    ]
+    .into_iter()
+    .map(|(kind, namespace, name)| tokio::spawn(storm(client.clone(), kind, namespace.clone(), name, Arc::clone(&over))))
+    .collect();
+    moved(&scene, &migration, &content, &databases).await;
+    over.store(true, Ordering::Relaxed);
+    for storm in storms {
+        let written = storm.await.unwrap();
+        assert!(written > 200, "{written} writes are no storm");
+    }
+    scene.end().await;
+}
