@@ -9,7 +9,7 @@ CREATE EXTENSION pgcrypto;
 CREATE TABLE app.account (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email text NOT NULL UNIQUE, created timestamptz NOT NULL,
   balance numeric(14,2) NOT NULL, active boolean NOT NULL, c1 int, c2 int, c3 text, c4 text, c5 uuid, c6 date, c7 float8, c8 inet, c9 interval);
 INSERT INTO app.account (email, created, balance, active, c1, c2, c3, c4, c5, c6, c7, c8, c9)
-SELECT 'user' || i || '@example.com', timestamptz '2020-01-01 00:00Z' + i * interval '7 min', (i * 7919 % 1000003) / 100.0, i % 3 = 0, i, i % 97,
+SELECT 'user' || i || '@example.com', timestamptz '2020-01-01 00:00Z' + i * interval '7 min', (i::int8 * 7919 % 1000003) / 100.0, i % 3 = 0, i, i % 97,
   md5(i::text), repeat('text ', i % 20), md5(i || 'u')::uuid, date '2020-01-01' + i % 2000, i * 0.1::float8, ('10.0.0.' || i % 255)::inet, i * interval '1 s'
 FROM generate_series(1, :megabytes * 700) AS i;
 CREATE TABLE app.event (id bigserial PRIMARY KEY, account bigint NOT NULL REFERENCES app.account, kind text NOT NULL, body jsonb NOT NULL);
