@@ -16,7 +16,7 @@ test: ## all tests, in both clusters and outside them; tests/run STAGE... runs s
 chaos: ## ends operator and movers at every boundary, one migration each, for hours; goes on where it was; ROUNDS=1 SEED=1 LANES=2
 	@tests/chaos
 
-bench: ## times a migration beside the runbook's own commands and writes docs/performance.md; MEGABYTES="200 1000" ROUNDS=1
+bench: ## times a migration beside the runbook's own commands and writes docs/performance.md; MEGABYTES="240 1250" ROUNDS=1
 	@tests/bench/bench
 
 lint: ## format, clippy and (where cargo-deny is installed) licences, bans and sources of dependencies

@@ -1,19 +1,21 @@
 //! Bring the schema up to date: one Job per entry, in order, with the image and the environment of the live, re-pointed
 //! template of one container.
 //!
-//! Effect: the Job, created once per attempt, after what an earlier one left at work has ended. Its outcome is read before
+//! Effect: the Job, created once per attempt, after what an earlier one left at work has ended, in the cluster and in the server. Its outcome is read before
 //! anything is scaled up. Undo: the Jobs of all attempts are deleted; what they did to the copy goes with the copy.
 
 use kube::Client;
 
-use super::context::{Context, kubernetes};
+use super::context::{Context, kubernetes, sql};
 use crate::api::conditions::reasons;
 use crate::api::{SchemaJobStatus, Side, StepName};
 use crate::kubernetes::jobs::schema::SchemaJob;
 use crate::kubernetes::jobs::{self, JobState};
 use crate::kubernetes::workloads;
 use crate::plan::Failure;
+use crate::plan::operation::session_tag_prefix;
 use crate::plan::record::Advance;
+use crate::postgres::catalog;
 
 /// Seconds that the pod of a Job may take to start, and the control plane to end one that is over its deadline.
 const GRACE: i64 = 300;
@@ -44,6 +46,9 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
             JobState::Absent if created => failed(format!("Job {namespace}/{job} was deleted before its outcome was read")),
             JobState::Absent => {
                 if let Some(wait) = end_earlier(cx, &client, &job).await.map_err(named)? {
+                    return Ok(wait);
+                }
+                if let Some(wait) = end_sessions(cx).await? {
                     return Ok(wait);
                 }
                 let template = workloads::pod_template(&client, &namespace, entry.workload_ref.kind, &entry.workload_ref.name)
@@ -118,6 +123,22 @@ async fn end_earlier(cx: &Context<'_>, client: &Client, job: &str) -> Result<Opt
     }
     let words = || format!("Job {namespace}/{} of an earlier attempt is ending", left.join(", "));
     Ok((!left.is_empty()).then(|| Advance::Wait { seconds: 1, message: words() }))
+}
+
+/// Ends what failed attempts left in the server: a statement that waits for a lock does not notice that its client is gone,
+/// and would take effect beside the next attempt's. The application stands still, so nobody else works there as the owner.
+async fn end_sessions(cx: &mut Context<'_>) -> Result<Option<Advance>, Failure> {
+    if cx.status.steps.iter().all(|s| s.name != StepName::SchemaJob || s.attempt <= 1) {
+        return Ok(None);
+    }
+    let (database, role) = (cx.database().target_name().to_owned(), cx.database().owner.name.clone());
+    let ours = session_tag_prefix(cx.names.uid());
+    let mut session = cx.session(Side::Target, "postgres", "schema-job").await?;
+    let left = catalog::end_sessions_of(session.as_mut(), &database, &role, &ours).await;
+    session.close().await;
+    let left = left.map_err(|e| sql(Side::Target, &e))?;
+    let words = || format!("{left} sessions of an earlier attempt are ending");
+    Ok((left > 0).then(|| Advance::Wait { seconds: 1, message: words() }))
 }
 
 /// The last 600 characters: the cause of a failure stands at the end of a log.

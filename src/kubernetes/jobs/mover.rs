@@ -44,6 +44,7 @@ impl MoverJob {
         let labels = self.migration.labels();
         let pull_secrets: Vec<_> = self.image_pull_secrets.iter().map(|name| json!({"name": name})).collect();
         let mut env = vec![json!({"name": OPERATION_ENV, "value": literal(&self.operation)})];
+        env.extend(ALLOCATOR.map(|(name, value)| json!({"name": name, "value": value})));
         env.extend(self.crash_at.iter().map(|at| json!({"name": MOVER_ENV, "value": literal(at)})));
         let job = json!({
             "metadata": {
@@ -100,6 +101,10 @@ impl MoverJob {
     }
 }
 
+/// Settings of glibc's allocator (mallopt(3)). Left alone, it keeps the memory of each part that was sent, in one pool per
+/// thread, so that a mover grows with the size of what it moves; so parts are given back as soon as they are sent.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "1048576")];
+
 /// A value of a variable that arrives as it is: the kubelet would expand `$(NAME)`, and turn `$$` into `$`.
 fn literal(value: &str) -> String {
     value.replace('$', "$$")
@@ -141,7 +146,9 @@ mod tests {
         assert_eq!(at(&format!("{pod}/containers/0/securityContext/allowPrivilegeEscalation")), false);
         assert_eq!(at(&format!("{pod}/containers/0/resources/limits/memory")), "256Mi");
         assert_eq!(at(&format!("{pod}/containers/0/env/0/value")), r#"{"version":1,"$$(HOME)":"x$$$$"}"#);
-        assert_eq!(at(&format!("{pod}/containers/0/env/1")), serde_json::Value::Null, "nothing but the operation");
+        let names: Vec<_> =
+            at(&format!("{pod}/containers/0/env")).as_array().unwrap().iter().map(|e| e["name"].clone()).collect();
+        assert_eq!(names, [OPERATION_ENV, "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_"], "nothing else, no secret above all");
         assert_eq!(at(&format!("{pod}/imagePullSecrets/0/name")), "pull");
         let limited = MoverJob { deadline_seconds: Some(60), ..mover }.build().unwrap();
         assert_eq!(limited.spec.unwrap().active_deadline_seconds, Some(60));

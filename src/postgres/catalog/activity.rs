@@ -87,6 +87,18 @@ SELECT pg_catalog.to_jsonb(count(pg_catalog.pg_terminate_backend(a.pid)))
 FROM pg_catalog.pg_stat_activity AS a
 WHERE a.pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(a.application_name, $1::text)";
 
+/// Ends the sessions of `role` in the named database, but for the asking one and those whose `application_name` begins with
+/// `but`. Returns how many there were, as [`end_tagged_sessions`] does.
+pub async fn end_sessions_of(session: &mut dyn Session, database: &str, role: &str, but: &str) -> Result<u64, SqlError> {
+    ask(session, &Question::new("end sessions of a role", END_OF_ROLE).with(database).with(role).with(but)).await
+}
+
+const END_OF_ROLE: &str = r"
+SELECT pg_catalog.to_jsonb(count(pg_catalog.pg_terminate_backend(a.pid)))
+FROM pg_catalog.pg_stat_activity AS a
+WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.datname = $1::text AND a.usename = $2::text
+  AND NOT pg_catalog.starts_with(a.application_name, $3::text)";
+
 /// A transaction that no session holds any more, but that can still be committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreparedTransaction {

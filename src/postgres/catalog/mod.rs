@@ -20,7 +20,8 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 pub use activity::{
-    ForeignSession, IndexBuild, PreparedTransaction, Sessions, end_tagged_sessions, index_builds, prepared_transactions, sessions,
+    ForeignSession, IndexBuild, PreparedTransaction, Sessions, end_sessions_of, end_tagged_sessions, index_builds,
+    prepared_transactions, sessions,
 };
 pub use alembic::{AlembicVersions, alembic_versions};
 pub use databases::{AclItem, Database, DatabaseSettings, RoleSetting, database, database_settings, databases};
