@@ -42,13 +42,18 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         let created = cx.status.schema_jobs[at].created;
         let state = jobs::job_state(&client, &namespace, &job).await.map_err(|e| named(kubernetes(&e)))?;
         let failed = |message: String| Err(named(Failure::needs_human(reasons::SCHEMA_JOB_FAILED, message)));
+        let over = match &state {
+            JobState::Failed { .. } => true,
+            JobState::Absent => created,
+            JobState::Deleting | JobState::Running { .. } | JobState::Succeeded { .. } => false,
+        };
+        if over && let Some(wait) = end_sessions(cx).await? {
+            return Ok(wait);
+        }
         return match state {
             JobState::Absent if created => failed(format!("Job {namespace}/{job} was deleted before its outcome was read")),
             JobState::Absent => {
                 if let Some(wait) = end_earlier(cx, &client, &job).await.map_err(named)? {
-                    return Ok(wait);
-                }
-                if let Some(wait) = end_sessions(cx).await? {
                     return Ok(wait);
                 }
                 let template = workloads::pod_template(&client, &namespace, entry.workload_ref.kind, &entry.workload_ref.name)
@@ -125,19 +130,16 @@ async fn end_earlier(cx: &Context<'_>, client: &Client, job: &str) -> Result<Opt
     Ok((!left.is_empty()).then(|| Advance::Wait { seconds: 1, message: words() }))
 }
 
-/// Ends what failed attempts left in the server: a statement that waits for a lock does not notice that its client is gone,
-/// and would take effect beside the next attempt's. The application stands still, so nobody else works there as the owner.
+/// Ends what a failed attempt left in the server: a statement that waits for a lock does not notice that its client is gone,
+/// and would take effect whenever the lock is free. The application stands still, so nobody else works there as the owner.
 async fn end_sessions(cx: &mut Context<'_>) -> Result<Option<Advance>, Failure> {
-    if cx.status.steps.iter().all(|s| s.name != StepName::SchemaJob || s.attempt <= 1) {
-        return Ok(None);
-    }
     let (database, role) = (cx.database().target_name().to_owned(), cx.database().owner.name.clone());
     let ours = session_tag_prefix(cx.names.uid());
     let mut session = cx.session(Side::Target, "postgres", "schema-job").await?;
     let left = catalog::end_sessions_of(session.as_mut(), &database, &role, &ours).await;
     session.close().await;
     let left = left.map_err(|e| sql(Side::Target, &e))?;
-    let words = || format!("{left} sessions of an earlier attempt are ending");
+    let words = || format!("{left} sessions that a failed schema job left in the server are ending");
     Ok((left > 0).then(|| Advance::Wait { seconds: 1, message: words() }))
 }
 

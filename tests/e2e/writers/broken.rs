@@ -34,7 +34,8 @@ async fn broken(scene: &Scene, name: &str, layered: bool, inside: &str, script: 
         scene.source.sql("postgres", after).await;
     }
     let status = migration.ended(Outcome::Failed).await;
-    assert_eq!((condition(&status, "RolledBack"), condition(&status, "Published")), ("True", "False"), "{name}");
+    assert_eq!(condition(&status, "RolledBack"), "True", "{name}");
+    assert_ne!(condition(&status, "Published"), "True", "{name}");
     assert_eq!(oid(scene).await, published, "{name}: the target's name leads to another database");
     scene.writes(&scene.source).await;
     scene.writes(&scene.target).await;

@@ -83,16 +83,16 @@ async fn a_controller_that_heals_is_named() {
 /// afterwards as it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_autoscaler_that_leaves_zero_alone_stays() {
-    let scene = Scene::new(Layout::Here, "scaler", "onyx", SOURCE).await;
+    let scene = Scene::new(Layout::OldToNew, "scaler", "onyx", SOURCE).await;
     let scaler = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "worker"}, "spec": {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker"}, "minReplicas": 1, "maxReplicas": 3}});
     let text = crate::support::scene::list(&scene.source.namespace, vec![scaler]);
-    Side::New.apply(&text);
+    Side::Old.apply(&text);
     let migration = scene.migrate("scaler", |_| ()).await;
     migration.ended(Outcome::Succeeded).await;
     let get = ["-n", scene.source.namespace.as_str(), "get", "deployment/worker", "hpa/worker"];
     let wanted = ["-o", r#"jsonpath={range .items[*]}{.kind} {.spec.replicas}{.spec.minReplicas};{end}"#];
-    let now = Side::New.kubectl_aside(&[get.as_slice(), &wanted].concat(), "").await.unwrap();
+    let now = Side::Old.kubectl_aside(&[get.as_slice(), &wanted].concat(), "").await.unwrap();
     assert_eq!(now, "Deployment 0;HorizontalPodAutoscaler 1;");
     scene.end().await;
 }
