@@ -1,6 +1,6 @@
 //! The mover between two real servers in two real clusters, through a real bucket.
 
-mod fixture;
+pub mod fixture;
 mod process;
 
 use crate::support::Side;
