@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pgmigration::archive::keys;
 use pgmigration::plan::operation::{
     ArchiveEnd, CleanupTask, CompareTask, DatabaseEnd, DumpTask, MigrationRef, OPERATION_ENV, OPERATION_VERSION, Operation,
-    OwnerLogin, RestoreTask, Task, Verdict, VerifyTask,
+    OwnerLogin, RestoreTask, Sealed, Task, Verdict, VerifyTask,
 };
 use tokio::process::Command;
 
@@ -48,6 +48,8 @@ pub struct Lane {
     name: String,
     kubeconfig: PathBuf,
     attempt: u32,
+    /// What the last dump said, which the operator keeps.
+    sealed: Sealed,
 }
 
 /// The kubeconfig of an administrator with the API server behind `port` of this machine. The certificate must still carry the
@@ -90,7 +92,9 @@ impl Lane {
         let kubeconfig = stage.store.scratch().join(format!("{name}.kubeconfig"));
         std::fs::write(&kubeconfig, rerouted(Side::New, new.port)).unwrap();
         let staging = format!("staging {number}");
-        Self { stage: Arc::clone(stage), uid, staging, old, new, bucket, answers, name, kubeconfig, attempt: 0 }
+        let run_manifest_key = keys::run_manifest(&keys::run_prefix("", &stage.new.name, &name, &uid));
+        let sealed = Sealed { run_manifest_key, bytes: 0, sha256: String::new() };
+        Self { stage: Arc::clone(stage), uid, staging, old, new, bucket, answers, name, kubeconfig, attempt: 0, sealed }
     }
 
     pub fn prefix(&self) -> String {
@@ -143,7 +147,7 @@ impl Lane {
             }),
             Op::Restore => {
                 let owner = OwnerLogin { role: OWNER.into(), password_secret: Some(Stage::secret_key(&self.name, "owner")) };
-                Task::Restore(RestoreTask { archive, target: self.target(), owner })
+                Task::Restore(RestoreTask { archive, target: self.target(), owner, sealed: self.sealed.clone() })
             }
             Op::Compare => Task::Compare(CompareTask { source: self.source(), target: self.target(), archive }),
         }
@@ -194,6 +198,7 @@ impl Lane {
     /// Runs a task in a process, under the next attempt's number.
     pub async fn run(&mut self, task: Task) -> Ended {
         self.attempt += 1;
+        let kind = task.clone();
         let migration = MigrationRef { namespace: self.stage.new.name.clone(), name: self.name.clone(), uid: self.uid.clone() };
         let operation = Operation { version: OPERATION_VERSION, migration, attempt: self.attempt, task };
         let files = self.stage.store.scratch().join(format!("{}-{}", self.name, self.attempt));
@@ -220,6 +225,9 @@ impl Lane {
         };
         let took = begun.elapsed();
         let verdict = std::fs::read_to_string(&verdict).ok().and_then(|text| Verdict::parse(&text).ok());
+        if let (Task::Dump(_), Some(Verdict { bytes: Some(bytes), sha256: Some(sha256), .. })) = (&kind, &verdict) {
+            (self.sealed.bytes, self.sealed.sha256) = (*bytes, sha256.clone());
+        }
         let log = std::fs::read_to_string(&log).unwrap_or_default();
         let last = log.lines().rev().take(12).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n");
         Ended { code, verdict, took, log: last }

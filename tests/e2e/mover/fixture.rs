@@ -8,7 +8,7 @@ use pgmigration::archive::{Bucket, BucketConfig, keys};
 use pgmigration::mover::Context;
 use pgmigration::plan::operation::{
     AnalyzeTask, ArchiveEnd, CleanupTask, CompareTask, DatabaseEnd, DumpTask, MigrationRef, OPERATION_VERSION, Operation,
-    OwnerLogin, RestoreTask, SecretKey, Task, VerifyTask,
+    OwnerLogin, RestoreTask, Sealed, SecretKey, Task, VerifyTask,
 };
 use std::process::Command;
 
@@ -200,13 +200,21 @@ impl World {
         })
     }
 
-    pub fn restore(&self) -> Task {
+    /// Of the archive that is there.
+    pub async fn restore(&self) -> Task {
         let password_secret = Some(SecretKey { name: "mover".into(), key: "owner".into() });
         Task::Restore(RestoreTask {
             archive: self.archive(),
             target: self.target(),
             owner: OwnerLogin { role: OWNER.into(), password_secret },
+            sealed: self.sealed(&self.key(), keys::run_manifest(&self.prefix())).await,
         })
+    }
+
+    /// What the manifest of an archive says.
+    pub async fn sealed(&self, key: &str, run_manifest_key: String) -> Sealed {
+        let manifest = self.bucket().database_manifest(key).await.unwrap().unwrap();
+        Sealed { run_manifest_key, bytes: manifest.bytes, sha256: manifest.sha256 }
     }
 
     pub fn compare(&self) -> Task {
