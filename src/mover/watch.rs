@@ -15,10 +15,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Between two looks. Only when nothing has moved since the last one is anybody asked.
-const LOOK: Duration = Duration::from_secs(15);
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The same while the tool is found at work again and again.
+const SELDOM: Duration = Duration::from_mins(1);
 
 /// Looks in a row that must find nothing at work.
-const LOOKS: u32 = 4;
+const LOOKS: u32 = 5;
 
 /// How long nothing may move while the pod cannot be asked either.
 const BLIND: Duration = Duration::from_mins(5);
@@ -56,21 +59,23 @@ struct Signs {
 async fn lost(context: &Context, pod: &PodEnd) -> MoverError {
     let broken = |what: String| MoverError::new(Reason::StreamBroken, format!("{what}: the stream to {} is lost", pod.target));
     let (mut moves, mut moved) = (context.counters.moves(), Instant::now());
-    let (mut idle, mut ticks) = (0, String::new());
+    let (mut idle, mut ticks, mut pause) = (0, String::new(), LOOK);
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
         let now = context.counters.moves();
         if now != moves || context.counters.is_at_bucket() {
-            (moves, moved, idle) = (now, Instant::now(), 0);
+            (moves, moved, idle, pause) = (now, Instant::now(), 0, LOOK);
+            ticks.clear();
             continue;
         }
         match tokio::time::timeout(ANSWER, look(context, pod)).await {
             Ok(Ok(signs)) if signs.busy > 0 || signs.ticks != ticks && !ticks.is_empty() => {
                 (moved, idle, ticks) = (Instant::now(), 0, signs.ticks);
+                pause = SELDOM.min(pause * 2);
             }
             Ok(Ok(signs)) => {
                 idle += 1;
-                ticks = signs.ticks;
+                (ticks, pause) = (signs.ticks, LOOK);
             }
             Ok(Err(error)) => tracing::debug!(%error, "the pod cannot be asked whether the tool is at work"),
             Err(_) => tracing::debug!("the pod does not say whether the tool is at work"),

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use super::case::{Case, OPS, Profile, choose};
+use super::case::{Case, OPS, Profile, choose, known};
 use super::lane::Lane;
 use super::stage::Stage;
 use super::trial::{Outcome, Player, Trial};
 
 /// Lanes of silent cases.
-const SILENT: usize = 6;
+const SILENT: usize = 8;
 
 /// Listens to a whole migration over a sound network, once for each way to the S3 server.
 pub async fn listen(stage: &Arc<Stage>, lanes: [usize; 2]) -> Profile {
@@ -36,9 +36,9 @@ pub async fn listen(stage: &Arc<Stage>, lanes: [usize; 2]) -> Profile {
     profile
 }
 
-/// The cases of a seed.
+/// Cuts that were once not stood, and those of a seed.
 pub fn cases(profile: &Profile, seed: u64, cuts: u64) -> Vec<Case> {
-    (0..cuts).map(|number| choose(profile, seed, number)).collect()
+    known(profile).into_iter().chain((0..cuts).map(|number| choose(profile, seed, number))).collect()
 }
 
 /// Plays cases and tells each as it ends.

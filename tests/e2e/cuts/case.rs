@@ -113,6 +113,38 @@ pub fn choose(profile: &Profile, seed: u64, number: u64) -> Case {
     Case { seed, number, op, hit, differ: op == Op::Compare && dice.below(2) == 0, undo: dice.below(2) == 0 }
 }
 
+/// Cuts that this product once did not stand, in the words of what was found. They are played whatever the seed.
+pub fn known(profile: &Profile) -> Vec<Case> {
+    let middle = |connections: &[Traffic], way: Way, fault: Fault| {
+        let connection = (0..connections.len()).max_by_key(|&n| connections[n].up + connections[n].down).unwrap();
+        let traffic = connections[connection];
+        let at = if way == Way::Up { traffic.up } else { traffic.down } / 2;
+        Strike { connection, way, at, fault }
+    };
+    let (dump, restore, compare) = (&profile[&Op::Dump], &profile[&Op::Restore], &profile[&Op::Compare]);
+    let found = [
+        // A restore whose archive went into a hole waited for ever: its tool has a session, and pings stand behind its input.
+        (Op::Restore, Hit::New(middle(&restore.new, Way::Up, Fault::Blackhole)), true),
+        (Op::Restore, Hit::New(middle(&restore.new, Way::Up, Fault::OneWayHole)), false),
+        // A dump whose bytes went into a hole took more than two minutes to say so.
+        (Op::Dump, Hit::Old(middle(&dump.old, Way::Down, Fault::Blackhole)), true),
+        // A statement that went into a hole was waited for half a day, and the psql behind it could not be ended by anybody.
+        (Op::Compare, Hit::Old(middle(&compare.old, Way::Up, Fault::Blackhole)), true),
+        (Op::Compare, Hit::New(middle(&compare.new, Way::Up, Fault::Stall)), false),
+        // An upload whose beginning was not heard of stayed beside the one that was begun in its place, after success.
+        (Op::Dump, Hit::Answers(Trouble::LostBegin), false),
+    ];
+    let case = |(number, (op, hit, undo)): (usize, (Op, Hit, bool))| Case {
+        seed: 0,
+        number: 1_000_000 + 4 * number as u64,
+        op,
+        hit,
+        differ: false,
+        undo,
+    };
+    found.into_iter().enumerate().map(case).collect()
+}
+
 /// A byte of a connection: more often than not of the one that carries most.
 fn strike(dice: &mut Dice, connections: &[Traffic], silent: bool, certificates: bool) -> Strike {
     let largest = (0..connections.len()).max_by_key(|&n| connections[n].up + connections[n].down).unwrap();

@@ -24,6 +24,8 @@ pub enum Trouble {
     /// A request that completes an upload is answered with 200 and an error in the body; the server never sees it (0) or obeys
     /// it (1). So many of them.
     ErrorIn200(u64, u32),
+    /// The first upload is begun, and nobody hears of it.
+    LostBegin,
 }
 
 struct State {
@@ -90,6 +92,8 @@ enum Deed {
     Lie(Trouble),
     /// An error in the answer; whether the server is asked at all.
     Error200(bool),
+    /// The server does it; the answer is lost.
+    Lose,
 }
 
 async fn serve(mut client: TcpStream, port: u16, state: &Mutex<State>) -> io::Result<()> {
@@ -107,7 +111,7 @@ async fn serve(mut client: TcpStream, port: u16, state: &Mutex<State>) -> io::Re
     match deed {
         Deed::Busy => return refuse(&mut client, "503 Slow Down", "SlowDown").await,
         Deed::Error200(false) => return refuse(&mut client, "200 OK", "InternalError").await,
-        Deed::Nothing | Deed::Lie(_) | Deed::Error200(true) => {}
+        Deed::Nothing | Deed::Lie(_) | Deed::Error200(true) | Deed::Lose => {}
     }
     let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
     server.write_all(format!("{text}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
@@ -145,6 +149,7 @@ async fn serve(mut client: TcpStream, port: u16, state: &Mutex<State>) -> io::Re
     }
     match deed {
         Deed::Error200(_) => return refuse(&mut client, "200 OK", "InternalError").await,
+        Deed::Lose => return Ok(()),
         Deed::Lie(trouble) if lie(trouble, &mut answer, split) => state.lock().unwrap().struck += 1,
         Deed::Nothing | Deed::Busy | Deed::Lie(_) => {}
     }
@@ -166,6 +171,14 @@ fn decide(state: &mut State, head: &str) -> (usize, Deed) {
             }
             state.trouble = (times > 1).then_some(Trouble::ErrorIn200(obeyed, times - 1));
             Deed::Error200(obeyed == 1)
+        }
+        Some(Trouble::LostBegin) => {
+            let begins = head.starts_with("POST ") && head.lines().next().is_some_and(|line| line.contains("?uploads"));
+            if !begins {
+                return (number, Deed::Nothing);
+            }
+            state.trouble = None;
+            Deed::Lose
         }
         Some(trouble @ (Trouble::WrongLength(at, _) | Trouble::Truncated(at, _) | Trouble::Changed(at, _))) if at == number => {
             return (number, Deed::Lie(trouble));
@@ -219,6 +232,6 @@ fn lie(trouble: Trouble, answer: &mut Vec<u8>, split: usize) -> bool {
             answer.splice(..split, changed.into_bytes());
             true
         }
-        Trouble::Changed(..) | Trouble::Truncated(..) | Trouble::Busy(..) | Trouble::ErrorIn200(..) => false,
+        Trouble::Changed(..) | Trouble::Truncated(..) | Trouble::Busy(..) | Trouble::ErrorIn200(..) | Trouble::LostBegin => false,
     }
 }

@@ -25,7 +25,7 @@ const ROWS: u64 = 2000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_operation_is_no_success_leaves_nothing_and_succeeds_when_it_is_tried_again() {
-    let (seed, cuts) = (number("PGM_SEED", 1), number("PGM_CUTS", 32));
+    let (seed, cuts) = (number("PGM_SEED", 1), number("PGM_CUTS", 28));
     let stage = Stage::new("cuts", number("PGM_CUT_ROWS", ROWS)).await;
     let cases: Vec<Case> = match std::env::var("PGM_CUT") {
         Ok(text) => serde_json::from_str(&format!("[{text}]")).unwrap(),
