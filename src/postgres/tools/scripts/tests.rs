@@ -286,7 +286,8 @@ fn work_is_told_from_waiting() {
         for (name, tool, works) in [("busy", "while :; do :; done", true), ("waits", "read -r line", false)] {
             let uid = format!("{name}{}{}", std::process::id(), shell.concat());
             let scratch = Scratch::new(&uid);
-            let argv = consume("n0nce", "t", &uid, false, &command(&["sh", "-c", &format!("# {uid}\n{tool}")]));
+            let argv =
+                consume("n0nce", &format!("pgm/{uid}/m/x/1"), &uid, false, &command(&["sh", "-c", &format!("# {uid}\n{tool}")]));
             let mut child = start(&shell, &scratch, &argv);
             wait_for_tool(&uid);
             let look = || run(&shell, &scratch, &used(&uid), vec![]).stdout;
