@@ -227,7 +227,7 @@ impl Vault {
         }
         self.damage(damage).await;
         let lane = &mut self.player.lane;
-        let ended = lane.run(lane.task(damage.op, damage.number % 2 == 0)).await;
+        let ended = lane.run(lane.task(damage.op, damage.number.is_multiple_of(2))).await;
         let said = told(&ended);
         refused(&ended)?;
         let beside = fs::read_dir(self.player.lane.stage.store.file(&self.player.lane.key()).parent().unwrap()).unwrap();
