@@ -13,7 +13,7 @@ demo: ## moves a living application's database from cluster old to cluster new b
 test: ## all tests, in both clusters and outside them; tests/run STAGE... runs single stages
 	@tests/run
 
-chaos: ## ends operator and movers at every boundary, one migration each, for hours; goes on where it was; ROUNDS=1 SEED=1 LANES=2
+chaos: ## ends operator and movers at every boundary, cuts streams at any byte, damages archives, for hours; goes on where it was; ROUNDS=1 SEED=1 LANES=2
 	@tests/chaos
 
 bench: ## times a migration beside the runbook's own commands and writes docs/performance.md; MEGABYTES="240 1250" ROUNDS=1

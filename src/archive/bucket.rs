@@ -156,7 +156,8 @@ impl Bucket {
         Self::attempts(8)
     }
 
-    fn attempts(attempts: u32) -> aws_sdk_s3::config::Builder {
+    /// Settings of a request whose answer must begin soon.
+    pub(super) fn attempts(attempts: u32) -> aws_sdk_s3::config::Builder {
         let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT).operation_attempt_timeout(SMALL_REQUEST).build();
         let retries = RetryConfig::standard().with_max_attempts(attempts).with_max_backoff(Duration::from_secs(10));
         aws_sdk_s3::Config::builder().timeout_config(timeouts).retry_config(retries)

@@ -3,7 +3,6 @@
 use super::ObjectInfo;
 use super::bucket::{Bucket, length};
 use super::error::{ArchiveError, ErrorKind};
-use aws_sdk_s3::config::timeout::TimeoutConfig;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt as _};
 use std::time::Duration;
@@ -17,7 +16,7 @@ const IN_FLIGHT: usize = 2;
 /// Attempts of one range, beside those the client makes before an answer begins.
 const ATTEMPTS: u32 = 6;
 
-/// How long one attempt of one range may take.
+/// How long the body of one attempt of one range may take.
 const RANGE_ATTEMPT: Duration = Duration::from_mins(5);
 
 /// Reads one object once, from its first byte to its last. Holds at most three ranges of 8 MiB.
@@ -66,7 +65,6 @@ impl Bucket {
 
     async fn range_once(&self, key: &str, etag: &str, start: u64, end: u64) -> Result<Bytes, ArchiveError> {
         let action = format!("read bytes {start} to {end} of {key:?}");
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(RANGE_ATTEMPT).build();
         let found = self
             .client
             .get_object()
@@ -75,14 +73,15 @@ impl Bucket {
             .if_match(etag)
             .range(format!("bytes={start}-{}", end - 1))
             .customize()
-            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts))
+            .config_override(Self::attempts(2))
             .send()
             .await
             .map_err(|e| ArchiveError::from_sdk(&action, &self.place, &e))?;
-        // A server that ignores the range would send the whole object: refuse before it fills the memory.
+        // A server that ignores the range would send the whole object: refuse before it fills the memory. The object is pinned,
+        // so it is the answer that is wrong, and another one may be right.
         if length(found.content_length) != end - start {
             return Err(ArchiveError::new(
-                ErrorKind::Mismatch,
+                ErrorKind::Transient,
                 format!("cannot {action} in {}: the server offers {} bytes", self.place, length(found.content_length)),
             ));
         }

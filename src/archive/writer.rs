@@ -18,8 +18,11 @@ use tokio::task::JoinSet;
 /// Parts under way at the same time, beside the one that fills.
 const IN_FLIGHT: usize = 2;
 
-/// How long one attempt of one part may take: 48 MiB at 100 kB/s.
-const PART_ATTEMPT: Duration = Duration::from_secs(500);
+/// How long one attempt of one part may take: so long, and as long as its bytes take at [`SLOWEST`].
+const PART_ATTEMPT: Duration = Duration::from_secs(30);
+
+/// Bytes a second that a server takes at least.
+const SLOWEST: u64 = 100_000;
 
 /// How long parts under way may take to end before an abort.
 const PARTS_END: Duration = Duration::from_secs(8);
@@ -27,8 +30,9 @@ const PARTS_END: Duration = Duration::from_secs(8);
 /// Attempts to abort an upload.
 const ABORTS: u32 = 6;
 
-/// How long the server may take to join thousands of parts.
-const COMPLETE_ATTEMPT: Duration = Duration::from_mins(5);
+/// How long the server may take to join parts: so long, and so long for each.
+const COMPLETE_ATTEMPT: Duration = Duration::from_mins(1);
+const COMPLETE_PART: Duration = Duration::from_millis(50);
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -282,7 +286,8 @@ impl Bucket {
         let digest = digest::digest(&digest::SHA256, &body);
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(digest.as_ref());
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(PART_ATTEMPT).build();
+        let attempt = PART_ATTEMPT + Duration::from_secs(body.len() as u64 / SLOWEST);
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(attempt).build();
         let part = self
             .client
             .upload_part()
@@ -308,7 +313,8 @@ impl Bucket {
                 .checksum_sha256(BASE64_STANDARD.encode(part.sha256))
                 .build()
         });
-        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(COMPLETE_ATTEMPT).build();
+        let attempt = COMPLETE_ATTEMPT + COMPLETE_PART * u32::try_from(parts.len()).unwrap_or(MAX_PARTS);
+        let timeouts = TimeoutConfig::builder().operation_attempt_timeout(attempt).build();
         let request = self
             .client
             .complete_multipart_upload()

@@ -66,7 +66,7 @@ pub struct InContainer {
 #[async_trait]
 impl Launch for InContainer {
     async fn launch(&self, argv: &[String]) -> Result<Box<dyn Pipe>, ExecError> {
-        let Process { stdin, output } = exec::start(&self.client, &self.target, argv, true).await?;
+        let Process { stdin, output } = exec::converse(&self.client, &self.target, argv).await?;
         Ok(Box::new(ExecPipe { stdin, output }))
     }
 }

@@ -139,7 +139,10 @@ async fn transfer(
     match piped {
         Ok(()) => {
             context.counters.enter(Phase::Sealing);
-            Ok(writer.complete().await?)
+            let written = writer.complete().await?;
+            // The answer to its beginning may have been lost, and so another upload begun in its place.
+            bucket.abort_orphans(&task.archive.key).await?;
+            Ok(written)
         }
         Err(error) => {
             writer.abort().await;
@@ -174,7 +177,7 @@ async fn pipe(
     let mut hash = Sha256::default();
     while let Some(bytes) = running.next(|| context.counters.update(|p| p.tables_done += 1)).await? {
         hash.update(&bytes);
-        writer.write(&bytes).await?;
+        context.counters.at_bucket(writer.write(&bytes)).await?;
         context.counters.bytes(bytes.len());
     }
     let (bytes, sha256) = stream::counted(hash);

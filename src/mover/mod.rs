@@ -12,6 +12,7 @@ mod compare;
 mod dump;
 mod ends;
 mod error;
+mod extensions;
 mod orphans;
 mod progress;
 mod restore;

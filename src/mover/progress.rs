@@ -1,8 +1,9 @@
-//! What is done so far, printed as one JSON line a second.
+//! What is done so far, printed as one JSON line a second; and whether anything moves, for [`super::watch`].
 
 use crate::crash;
 use crate::plan::operation::{Phase, Progress, TaskKind};
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -12,12 +13,16 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// The counters of a task. Cheap to clone; all clones count together.
 #[derive(Clone, Debug)]
-pub struct Counters(Arc<Mutex<Progress>>);
+pub struct Counters {
+    progress: Arc<Mutex<Progress>>,
+    moves: Arc<AtomicU64>,
+    at_bucket: Arc<AtomicUsize>,
+}
 
 impl Counters {
     /// Counters at zero.
     pub fn new(operation: TaskKind) -> Self {
-        Self(Arc::new(Mutex::new(Progress {
+        let progress = Progress {
             operation,
             phase: Phase::Preparing,
             bytes_done: 0,
@@ -25,12 +30,43 @@ impl Counters {
             tables_done: 0,
             tables_total: None,
             rows_done: None,
-        })))
+        };
+        Self { progress: Arc::new(Mutex::new(progress)), moves: Arc::default(), at_bucket: Arc::default() }
     }
 
     /// Changes the counters.
     pub fn update(&self, change: impl FnOnce(&mut Progress)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+        self.moved();
+    }
+
+    /// Something moved that is not counted otherwise.
+    pub fn moved(&self) {
+        self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Grows with everything that moves.
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Relaxed)
+    }
+
+    /// Awaits the bucket, which keeps deadlines of its own: nothing moves in the meantime, and no tool is to blame.
+    pub async fn at_bucket<T>(&self, work: impl Future<Output = T>) -> T {
+        struct Leaves<'a>(&'a Counters);
+        impl Drop for Leaves<'_> {
+            fn drop(&mut self) {
+                self.0.at_bucket.fetch_sub(1, Ordering::Relaxed);
+                self.0.moved();
+            }
+        }
+        self.at_bucket.fetch_add(1, Ordering::Relaxed);
+        let _leaves = Leaves(self);
+        work.await
+    }
+
+    /// Whether the bucket is awaited now.
+    pub fn is_at_bucket(&self) -> bool {
+        self.at_bucket.load(Ordering::Relaxed) > 0
     }
 
     /// Enters a phase.
@@ -50,7 +86,7 @@ impl Counters {
 
     /// The counters now.
     pub fn now(&self) -> Progress {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Prints a line now.

@@ -3,23 +3,18 @@
 use super::ends::PodEnd;
 use super::error::MoverError;
 use super::stream::{self, Ended};
-use super::{Context, orphans, verify, watch};
-use crate::archive::manifest::{DatabaseManifest, Extension};
+use super::{Context, extensions, orphans, verify, watch};
+use crate::archive::manifest::DatabaseManifest;
 use crate::archive::{Bucket, Reader, Sha256, keys};
 use crate::kubernetes::exec::Stdin;
 use crate::plan::operation::{Phase, Reason, RestoreTask, Verdict};
-use crate::postgres::carrier::{Question, Session, quote_identifier};
 use crate::postgres::catalog;
 use crate::postgres::tools::toc::{self, Filtered};
 use crate::postgres::tools::{self, Login, scripts};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-
-/// How long one statement of preparation may take; extensions create many objects.
-const STATEMENT: Duration = Duration::from_mins(5);
 
 /// Attempts to put the list of entries into the pod: an input that is cut short on the way is seen and sent again.
 const KEEP_ATTEMPTS: u32 = 3;
@@ -29,6 +24,9 @@ const PIECE: usize = 1 << 20;
 
 /// Largest table of contents, bytes.
 const LARGEST_LISTING: usize = 64 << 20;
+
+/// How long a failed restore may take to find out whether the archive is to blame.
+const BLAME: Duration = Duration::from_mins(1);
 
 /// Largest restore document, bytes.
 const LARGEST_DOCUMENT: u64 = 64 << 20;
@@ -60,17 +58,41 @@ struct RestoreDocument {
 pub async fn run(context: &Context, task: &RestoreTask) -> Result<Verdict, MoverError> {
     let bucket = context.opener.bucket(&task.archive).await?;
     let target = context.opener.pod(&task.target).await?;
-    let manifest = verify::manifest_of(&bucket, &task.archive.key).await?;
-    let object = verify::object_of(&bucket, &manifest).await?;
-    let password = context.opener.password_line(&task.owner).await?;
     let uid = &context.operation.migration.uid;
-    orphans::end(&target, uid).await?;
+    let manifest = verify::sealed(&bucket, uid, &task.archive.key, &task.sealed).await?;
+    match restore(context, task, &bucket, &target, &manifest).await {
+        Err(error) if matches!(error.reason, Reason::RestoreFailed | Reason::ExtensionFailed) => {
+            Err(blame(context, &bucket, &manifest, error).await)
+        }
+        result => result,
+    }
+}
+
+/// A tool that fails may have met bytes that nobody wrote: then that is the reason to tell.
+async fn blame(context: &Context, bucket: &Bucket, manifest: &DatabaseManifest, error: MoverError) -> MoverError {
+    match tokio::time::timeout(BLAME, verify::read_again(context, bucket, manifest)).await {
+        Ok(Err(damage)) if damage.reason == Reason::ArchiveDamaged => damage.of(&error.message),
+        Ok(Ok(()) | Err(_)) | Err(_) => error,
+    }
+}
+
+async fn restore(
+    context: &Context,
+    task: &RestoreTask,
+    bucket: &Bucket,
+    target: &PodEnd,
+    manifest: &DatabaseManifest,
+) -> Result<Verdict, MoverError> {
+    let uid = &context.operation.migration.uid;
+    let object = verify::object_of(bucket, manifest).await?;
+    let password = context.opener.password_line(&task.owner).await?;
+    orphans::end(target, uid).await?;
 
     let (mut session, server) = target.checked_session().await?;
     let document_key = keys::document(&task.archive.key, "restore", server.database_oid);
-    if let Some(document) = settled(&bucket, &document_key, &manifest, &server).await? {
+    if let Some(document) = settled(bucket, &document_key, manifest, &server).await? {
         let text = format!("{:?} was restored by an earlier attempt", manifest.key);
-        return Ok(verdict(context, Reason::Adopted, text, &manifest, &document, document_key));
+        return Ok(verdict(context, Reason::Adopted, text, manifest, &document, document_key));
     }
     let inventory = catalog::inventory(session.as_mut()).await?;
     if inventory.user_objects > 0 {
@@ -79,11 +101,11 @@ pub async fn run(context: &Context, task: &RestoreTask) -> Result<Verdict, Mover
             format!("database {:?} in {} holds {} objects already", task.target.database, target.target, inventory.user_objects),
         ));
     }
-    let listing = list(context, &target, bucket.reader(&manifest.key, &object)).await?;
-    let made = extensions(session.as_mut(), &manifest, &task.owner.role).await?;
-    let lent = configuration(session.as_mut(), &task.owner.role).await?;
+    let listing = watch::over(context, target, list(context, target, bucket.reader(&manifest.key, &object))).await?;
+    let made = extensions::create(session.as_mut(), manifest, &task.owner.role).await?;
+    let lent = extensions::lent(session.as_mut(), &task.owner.role).await?;
     for right in &lent {
-        session.execute(&right.grant, STATEMENT).await?;
+        session.execute(&right.grant, extensions::STATEMENT).await?;
     }
     session.close().await;
     let filtered = toc::filter(&listing, &made).map_err(|e| MoverError::new(Reason::RestoreFailed, e))?;
@@ -92,14 +114,14 @@ pub async fn run(context: &Context, task: &RestoreTask) -> Result<Verdict, Mover
         p.bytes_total = Some(manifest.bytes);
         p.tables_total = Some(filtered.tables);
     });
-    let kept = keep(context, &target, &filtered).await?;
+    let kept = watch::over(context, target, keep(context, target, &filtered)).await?;
     let reader = bucket.reader(&manifest.key, &object);
-    let work = transfer(context, &target, task, &manifest, reader, password, &kept);
-    let restored = watch::over(context, &target, work).await;
+    let work = transfer(context, target, task, manifest, reader, password, &kept);
+    let restored = watch::over(context, target, work).await;
     match &restored {
-        Ok(()) => orphans::sweep(&target, uid).await?,
+        Ok(()) => orphans::sweep(target, uid).await?,
         Err(_) => {
-            if let Err(error) = orphans::end(&target, uid).await {
+            if let Err(error) = orphans::end(target, uid).await {
                 tracing::warn!(%error, "what the failed restore left is still there");
             }
         }
@@ -108,7 +130,7 @@ pub async fn run(context: &Context, task: &RestoreTask) -> Result<Verdict, Mover
     if !lent.is_empty() {
         let mut session = target.session(&task.target.database).await?;
         for right in &lent {
-            session.execute(&right.revoke, STATEMENT).await?;
+            session.execute(&right.revoke, extensions::STATEMENT).await?;
         }
         session.close().await;
     }
@@ -127,7 +149,7 @@ pub async fn run(context: &Context, task: &RestoreTask) -> Result<Verdict, Mover
         "{} entries with {} tables of {:?} are in {:?}",
         document.entries, document.tables, manifest.key, task.target.database
     );
-    Ok(verdict(context, Reason::Done, text, &manifest, &document, document_key))
+    Ok(verdict(context, Reason::Done, text, manifest, &document, document_key))
 }
 
 fn verdict(
@@ -186,80 +208,13 @@ async fn list(context: &Context, target: &PodEnd, reader: Reader) -> Result<Stri
         }
         Ok(())
     };
-    feed_until(stdin, None, reader, judged, |_| {}, drain).await?;
+    feed_until(context, stdin, None, reader, judged, |_| {}, drain).await?;
     let mut hash = Sha256::default();
     hash.update(&listing);
     let (bytes, sha256) = stream::counted(hash);
     running.ended()?.proven(Reason::RestoreFailed, bytes, &sha256)?;
     // Only the numbers before each entry's first semicolon are read again by pg_restore; names may be in any encoding.
     Ok(String::from_utf8_lossy(&listing).into_owned())
-}
-
-/// Creates the source's extensions in the staging database, and the schemas that they need, which the owner gets. Gives the
-/// OIDs, in the source, of the schemas made.
-async fn extensions(session: &mut dyn Session, manifest: &DatabaseManifest, owner: &str) -> Result<BTreeSet<u32>, MoverError> {
-    let mut made = BTreeSet::new();
-    for extension in in_order(&manifest.extensions) {
-        let failed = |e| MoverError::new(Reason::ExtensionFailed, format!("extension {:?}: {e}", extension.name));
-        let name = quote_identifier(&extension.name);
-        let schema = quote_identifier(&extension.schema);
-        let place = if extension.own_schema { String::new() } else { format!(" WITH SCHEMA {schema}") };
-        if !extension.own_schema && !matches!(extension.schema.as_str(), "public" | "pg_catalog") {
-            let statement = format!("CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {}", quote_identifier(owner));
-            session.execute(&statement, STATEMENT).await.map_err(failed)?;
-            made.insert(extension.schema_oid);
-        }
-        session.execute(&format!("CREATE EXTENSION IF NOT EXISTS {name}{place}"), STATEMENT).await.map_err(failed)?;
-    }
-    Ok(made)
-}
-
-/// A right that the owner has for the time of the restore.
-#[derive(Deserialize)]
-struct Lent {
-    grant: String,
-    revoke: String,
-}
-
-// Rows that users keep in tables of an extension travel in the dump, but the tables belong to the administrator.
-const CONFIGURATION: &str = r"
-SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-  'grant', pg_catalog.format('GRANT %s TO %I', x.what, $1::text), 'revoke', pg_catalog.format('REVOKE %s FROM %I', x.what, $1::text))), '[]')
-FROM (
-  SELECT CASE WHEN c.relkind = 'S' THEN pg_catalog.format('USAGE, SELECT, UPDATE ON SEQUENCE %I.%I', n.nspname, c.relname)
-    ELSE pg_catalog.format('SELECT, INSERT ON TABLE %I.%I', n.nspname, c.relname) END AS what
-  FROM pg_catalog.pg_extension AS e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) AS o(oid)
-  JOIN pg_catalog.pg_class AS c ON c.oid = o.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-  UNION
-  SELECT pg_catalog.format('USAGE ON SCHEMA %I', n.nspname)
-  FROM pg_catalog.pg_extension AS e CROSS JOIN LATERAL pg_catalog.unnest(e.extconfig) AS o(oid)
-  JOIN pg_catalog.pg_class AS c ON c.oid = o.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-  WHERE NOT pg_catalog.has_schema_privilege($1::text, n.oid, 'USAGE')) AS x";
-
-async fn configuration(session: &mut dyn Session, owner: &str) -> Result<Vec<Lent>, MoverError> {
-    let question = Question::new("tables of extensions that hold rows of users", CONFIGURATION).with(owner);
-    let answer = session.ask(&question, STATEMENT).await?;
-    serde_json::from_value(answer).map_err(|e| MoverError::new(Reason::QueryFailed, e.to_string()))
-}
-
-/// Extensions after those that they need.
-fn in_order(extensions: &[Extension]) -> Vec<&Extension> {
-    let mut ordered: Vec<&Extension> = Vec::new();
-    let mut waiting: Vec<&Extension> = extensions.iter().collect();
-    while !waiting.is_empty() {
-        let done: BTreeSet<&str> = ordered.iter().map(|e| e.name.as_str()).collect();
-        let named: BTreeSet<&str> = extensions.iter().map(|e| e.name.as_str()).collect();
-        let (ready, rest): (Vec<_>, Vec<_>) =
-            waiting.iter().partition(|e| e.requires.iter().all(|r| done.contains(r.as_str()) || !named.contains(r.as_str())));
-        if ready.is_empty() {
-            // A circle cannot be; the server will say what is wrong.
-            ordered.extend(rest);
-            break;
-        }
-        ordered.extend(ready);
-        waiting = rest;
-    }
-    ordered
 }
 
 /// Puts the list of entries into a private file in the pod; gives its path.
@@ -327,7 +282,7 @@ async fn transfer(
         hash.update(bytes);
         context.counters.bytes(bytes.len());
     };
-    let ended: Ended = feed_until(stdin, password, reader, judged, count, drain).await?;
+    let ended: Ended = feed_until(context, stdin, password, reader, judged, count, drain).await?;
     let (bytes, sha256) = stream::counted(hash);
     if ended.verdict(Reason::RestoreFailed).is_ok() && (bytes != manifest.bytes || sha256 != manifest.sha256) {
         return Err(MoverError::new(
@@ -344,6 +299,7 @@ async fn transfer(
 /// Feeds first the password line, then the archive, until all is fed or the script has said its verdict; then ends the input.
 /// A process that stops reading early is judged by what it says; an archive that cannot be read ends everything.
 async fn feed_until<T>(
+    context: &Context,
     stdin: Option<Stdin>,
     password: Option<Bytes>,
     mut reader: Reader,
@@ -358,13 +314,14 @@ async fn feed_until<T>(
         {
             return Ok(());
         }
-        while let Some(mut bytes) = next_unless(&mut reader, &judged).await? {
+        while let Some(mut bytes) = context.counters.at_bucket(next_unless(&mut reader, &judged)).await? {
             while !bytes.is_empty() && !judged.is_cancelled() {
                 let piece = bytes.split_to(bytes.len().min(PIECE));
                 count(&piece);
                 if stdin.write(piece).await.is_err() {
                     return Ok(());
                 }
+                context.counters.moved();
             }
         }
         // Closing fails only when the process has ended; its own verdict tells the rest.

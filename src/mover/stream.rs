@@ -18,6 +18,18 @@ const KEPT_LINES: usize = 12;
 /// Longest line kept, bytes.
 const LONGEST_LINE: usize = 2000;
 
+/// A shell tells a child that ended by a signal by this and the signal's number (POSIX, 2.8.2).
+const KILLED: i32 = 128;
+
+/// What libpq and servers say when a connection ends that nobody has ended.
+const LOST_SERVER: [&str; 5] = [
+    "server closed the connection unexpectedly",
+    "terminating connection",
+    "the database system is ",
+    "could not receive data from server",
+    "no connection to the server",
+];
+
 /// A name that no output of an earlier run can imitate.
 pub fn nonce() -> Result<String, MoverError> {
     let mut bytes = [0; 16];
@@ -147,6 +159,12 @@ impl Ended {
             (Some(verdict), _) if verdict.command == 127 => {
                 error(Reason::ToolMissing, "the container has no such program".into())
             }
+            (Some(verdict), _) if verdict.command > KILLED => {
+                error(Reason::Interrupted, format!("it was ended by signal {}", verdict.command - KILLED))
+            }
+            (Some(verdict), _) if verdict.command != 0 && self.lines.server_lost => {
+                error(Reason::DatabaseUnavailable, format!("it lost its server and ended with status {}", verdict.command))
+            }
             (Some(verdict), _) if verdict.command != 0 => error(failed, format!("it ended with status {}", verdict.command)),
             (Some(_), _) if self.lines.errors > 0 => error(failed, "it reported errors".into()),
             (Some(verdict), _) if verdict.copy != 0 => {
@@ -167,11 +185,13 @@ struct Lines {
     /// The verdict, as long as nothing was said after it.
     verdict: Option<PodVerdict>,
     errors: u64,
+    /// It said that its connection to the server is gone.
+    server_lost: bool,
 }
 
 impl Lines {
     fn new(nonce: &str) -> Self {
-        Self { nonce: nonce.to_owned(), partial: Vec::new(), kept: VecDeque::new(), verdict: None, errors: 0 }
+        Self { nonce: nonce.to_owned(), partial: Vec::new(), kept: VecDeque::new(), verdict: None, errors: 0, server_lost: false }
     }
 
     fn push(&mut self, bytes: &[u8], on_table: &mut impl FnMut()) {
@@ -194,6 +214,7 @@ impl Lines {
         if self.verdict.is_some() {
             return;
         }
+        self.server_lost |= LOST_SERVER.iter().any(|words| line.contains(words));
         match said(&line) {
             Said::Table => on_table(),
             Said::Error => self.errors += 1,
@@ -252,6 +273,10 @@ mod tests {
         assert_eq!(reason(ended(&good.replace("n 0 0", "n 0 141"), 1), 5, &sum()), Err(Reason::StreamBroken));
         assert_eq!(reason(ended(&good.replace("dumping", "error: x"), 0), 5, &sum()), Err(Reason::DumpFailed));
         assert_eq!(reason(ended(&good.replace("n 0 0", "n 127 0"), 1), 5, &sum()), Err(Reason::ToolMissing));
+        assert_eq!(reason(ended(&good.replace("n 0 0", "n 137 0"), 1), 5, &sum()), Err(Reason::Interrupted));
+        let lost = "pg_dump: error: server closed the connection unexpectedly\n";
+        let lost = format!("{lost}{}", good.replace("n 0 0", "n 1 0"));
+        assert_eq!(reason(ended(&lost, 1), 5, &sum()), Err(Reason::DatabaseUnavailable));
         assert_eq!(reason(ended("pgm: the container has no tee\n", 126), 5, &sum()), Err(Reason::ToolMissing));
     }
 

@@ -4,7 +4,7 @@ use super::Context;
 use super::error::MoverError;
 use crate::archive::manifest::{DatabaseManifest, MANIFEST_VERSION, RunManifest};
 use crate::archive::{Bucket, ObjectInfo, Sha256};
-use crate::plan::operation::{Phase, Reason, Verdict, VerifyTask};
+use crate::plan::operation::{Phase, Reason, Sealed, Verdict, VerifyTask};
 
 /// How an archive of the custom format begins.
 const MAGIC: &[u8] = b"PGDMP";
@@ -75,7 +75,40 @@ pub async fn object_of(bucket: &Bucket, manifest: &DatabaseManifest) -> Result<O
     ))
 }
 
-async fn read_again(context: &Context, bucket: &Bucket, manifest: &DatabaseManifest) -> Result<(), MoverError> {
+/// The manifest of an archive that was sealed, when everything is still as it was then.
+///
+/// # Errors
+/// [`Reason::ArchiveAbsent`] without manifest or seal, [`Reason::ArchiveOccupied`] for one of another migration,
+/// [`Reason::ArchiveDamaged`] for one that tells anything else than what was sealed.
+pub async fn sealed(bucket: &Bucket, uid: &str, key: &str, sealed: &Sealed) -> Result<DatabaseManifest, MoverError> {
+    let manifest = manifest_of(bucket, key).await?;
+    if manifest.migration_uid != uid {
+        return Err(MoverError::new(Reason::ArchiveOccupied, format!("{key:?} belongs to migration {}", manifest.migration_uid)));
+    }
+    if (manifest.bytes, &manifest.sha256) != (sealed.bytes, &sealed.sha256) {
+        return Err(MoverError::new(
+            Reason::ArchiveDamaged,
+            format!(
+                "{key:?} was sealed as {} bytes with SHA-256 {}, its manifest says {} and {}",
+                sealed.bytes, sealed.sha256, manifest.bytes, manifest.sha256
+            ),
+        ));
+    }
+    let place = &sealed.run_manifest_key;
+    let Some(run) = bucket.run_manifest(place).await? else {
+        return Err(MoverError::new(Reason::ArchiveAbsent, format!("{place:?} is gone: the run of {key:?} is not sealed")));
+    };
+    if run.databases.contains(&manifest) {
+        return Ok(manifest);
+    }
+    Err(MoverError::new(Reason::ArchiveDamaged, format!("the manifest of {key:?} is not the one that {place:?} sealed")))
+}
+
+/// Reads an archive from its first byte to its last and compares length and SHA-256.
+///
+/// # Errors
+/// [`Reason::ArchiveDamaged`], and those of the bucket.
+pub async fn read_again(context: &Context, bucket: &Bucket, manifest: &DatabaseManifest) -> Result<(), MoverError> {
     let object = object_of(bucket, manifest).await?;
     let mut reader = bucket.reader(&manifest.key, &object);
     let mut hash = Sha256::default();

@@ -154,6 +154,20 @@ pub struct RestoreTask {
     pub target: DatabaseEnd,
     /// The role that will own every object.
     pub owner: OwnerLogin,
+    /// What was proven of the object; another one is refused, whatever its manifest says.
+    pub sealed: Sealed,
+}
+
+/// What is known of an archive since it was read again from the bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sealed {
+    /// Key of the run's manifest, which must hold the archive's own, word for word.
+    pub run_manifest_key: String,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256, lower-case hex.
+    pub sha256: String,
 }
 
 /// [`Task::Compare`].

@@ -17,7 +17,7 @@ use crate::api::{
 use crate::archive::{ArchiveError, Bucket, BucketConfig, ErrorKind};
 use crate::kubernetes::clients::{self, ClientError};
 use crate::kubernetes::errors::{Error as KubernetesError, Kind, Request};
-use crate::kubernetes::exec::{ExecError, ExecErrorKind, Target};
+use crate::kubernetes::exec::{self as process, ExecError, ExecErrorKind, Target};
 use crate::kubernetes::labels::MigrationId;
 use crate::kubernetes::psql::{PsqlCarrier, PsqlLogin};
 use crate::kubernetes::secrets::{self, SecretError};
@@ -26,6 +26,7 @@ use crate::plan::checks::{LIMIT, Place};
 use crate::plan::operation::{ArchiveEnd, DatabaseEnd, SecretKey};
 use crate::plan::record;
 use crate::postgres::carrier::{Carrier, Session, SqlError, SqlErrorKind};
+use crate::postgres::tools::scripts;
 
 /// Deadline of one short question to a server or one short exec.
 pub const SHORT: Duration = Duration::from_secs(20);
@@ -261,6 +262,20 @@ impl<'a> Context<'a> {
         let end = self.pinned(side)?;
         let client = self.cluster(side).await?;
         Ok(PsqlCarrier::new(client, Self::exec_target(&end), PsqlLogin::new(&end.admin_user, &self.names.application(what))))
+    }
+
+    /// Ends processes of movers in the container of `side` and removes their files, as far as that can be: their sessions have
+    /// ended before, so what is left can do no harm, and nothing waits for it.
+    pub async fn sweep(&mut self, side: Side) -> Result<(), Failure> {
+        let target = Self::exec_target(&self.pinned(side)?);
+        let client = self.cluster(side).await?;
+        let swept = process::run(&client, &target, &scripts::sweep(self.names.uid()), &[], SHORT, 4096).await;
+        match swept {
+            Ok(done) if done.stdout.trim_ascii() == b"0" => {}
+            Ok(done) => tracing::warn!(%target, ?done, "something that movers left may still be there"),
+            Err(error) => tracing::warn!(%target, %error, "what movers left is not swept"),
+        }
+        Ok(())
     }
 
     /// A session in `database` of the server of `side`, which is the one that the run began with.

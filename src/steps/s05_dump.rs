@@ -60,6 +60,7 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
             if left > 0 {
                 return Ok(Advance::Wait { seconds: 1, message: format!("{left} sessions of movers are ending") });
             }
+            cx.sweep(side).await?;
         }
     }
     let Some(planned) = cx.status.archive.clone() else { return Ok(Advance::Done) };

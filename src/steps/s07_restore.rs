@@ -9,8 +9,9 @@ use super::s04_fence::{DEADLINE, admins, current_name, swap};
 use super::transfer::{Moved, drive, end_movers};
 use crate::api::conditions::reasons;
 use crate::api::{Side, Staging, StepName};
+use crate::archive::keys;
 use crate::plan::Failure;
-use crate::plan::operation::{OwnerLogin, RestoreTask, SecretKey, Task, mover_tag_prefix};
+use crate::plan::operation::{OwnerLogin, RestoreTask, Sealed, SecretKey, Task, mover_tag_prefix};
 use crate::plan::record::{self, Advance};
 use crate::postgres::names::{DerivedRole, derived_name};
 use crate::postgres::{catalog, staging};
@@ -20,6 +21,9 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let name = derived_name(cx.database().target_name(), cx.names.uid(), DerivedRole::Staging);
     let Some(archive) = cx.status.archive.clone().filter(|a| a.sealed) else {
         return Err(lost("that the archive was sealed"));
+    };
+    let (Some(bytes), Some(sha256)) = (archive.bytes.and_then(|b| u64::try_from(b).ok()), archive.sha256.clone()) else {
+        return Err(lost("what the archive was when it was sealed"));
     };
     let made = cx.status.staging.as_ref().filter(|s| s.attempt == attempt);
     match made {
@@ -38,6 +42,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
                     role: owner.name,
                     password_secret: Some(SecretKey { name: owner.password_secret_ref.name, key: owner.password_secret_ref.key }),
                 },
+                sealed: Sealed { run_manifest_key: keys::run_manifest(&cx.run_prefix()), bytes, sha256 },
             });
             match drive(cx, StepName::Restore, task).await? {
                 Moved::Not(advance) => Ok(advance),

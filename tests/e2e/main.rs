@@ -13,6 +13,7 @@
 
 mod carriers;
 mod crash;
+mod cuts;
 mod install;
 mod interruptions;
 mod leadership;

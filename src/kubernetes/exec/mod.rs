@@ -26,8 +26,8 @@ use kube::Client;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use error::{ExecError, ExecErrorKind};
-use process::Timing;
 pub use process::{Event, Output, Process, Stdin};
+use process::{Input, Timing};
 
 /// Within this time the API server must have answered a request to open a stream.
 pub(super) const OPEN_DEADLINE: Duration = Duration::from_mins(1);
@@ -58,17 +58,25 @@ impl std::fmt::Display for Target {
 ///
 /// Errors: `Forbidden`, `NotFound`, `Refused`, `Connect`, `Protocol`, `Deadline`.
 pub async fn start(client: &Client, target: &Target, argv: &[String], stdin: bool) -> Result<Process, ExecError> {
-    start_with(client, target, argv, stdin, Timing::default()).await
+    let input = if stdin { Input::Stream } else { Input::None };
+    start_with(client, target, argv, input, Timing::default()).await
+}
+
+/// As [`start`] with input, for a process that takes each input at once, as psql does that waits for the next statement.
+///
+/// Nothing can hold up pings then, so a lost connection is noticed whatever was sent before.
+pub async fn converse(client: &Client, target: &Target, argv: &[String]) -> Result<Process, ExecError> {
+    start_with(client, target, argv, Input::Prompt, Timing::default()).await
 }
 
 async fn start_with(
     client: &Client,
     target: &Target,
     argv: &[String],
-    stdin: bool,
+    input: Input,
     timing: Timing,
 ) -> Result<Process, ExecError> {
-    let request = http::Request::get(exec_path(target, argv, stdin))
+    let request = http::Request::get(exec_path(target, argv, input != Input::None))
         .body(Vec::new())
         .map_err(|error| ExecError::new(ExecErrorKind::Protocol, format!("no valid request for exec: {error}")))?;
     let connection = tokio::time::timeout(OPEN_DEADLINE, client.connect(request))
@@ -86,7 +94,7 @@ async fn start_with(
             "the API server offers exec only as v4.channel.k8s.io, which cannot end an input; Kubernetes 1.30 or newer is needed",
         ));
     }
-    Ok(Process::over(connection.into_stream(), stdin, timing))
+    Ok(Process::over(connection.into_stream(), input, timing))
 }
 
 /// What a short command left behind.

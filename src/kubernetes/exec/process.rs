@@ -34,6 +34,17 @@ const FRAME_DATA: usize = (1 << 20) - 1;
 /// A peer that left this many pings unanswered when the next one is due is gone.
 const UNANSWERED_PINGS: u64 = 3;
 
+/// What a process does with its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// It has none.
+    None,
+    /// It reads whatever comes at once, so the peer can always read what is behind.
+    Prompt,
+    /// It reads when it likes.
+    Stream,
+}
+
 /// The times of the protocol. Constant in the product; tests shorten them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timing {
@@ -47,7 +58,7 @@ pub(super) struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { ping_every: Duration::from_secs(30), ping_after_input: Duration::from_secs(1), drain: Duration::from_secs(5) }
+        Self { ping_every: Duration::from_secs(15), ping_after_input: Duration::from_secs(1), drain: Duration::from_secs(5) }
     }
 }
 
@@ -79,6 +90,8 @@ pub struct Output {
     stream: Option<Box<dyn Frames>>,
     sent: watch::Receiver<Sent>,
     sender_gone: bool,
+    /// Whether input may stand in the way of pings.
+    held_up: bool,
     /// What had been sent when the peer was last known to be alive.
     answered: Answered,
     status: Option<Status>,
@@ -128,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Frames for Spli
 
 impl Process {
     /// Takes over an open WebSocket on which v5 was negotiated.
-    pub(super) fn over<S>(socket: WebSocketStream<S>, stdin: bool, timing: Timing) -> Self
+    pub(super) fn over<S>(socket: WebSocketStream<S>, input: Input, timing: Timing) -> Self
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug + 'static,
     {
@@ -136,6 +149,7 @@ impl Process {
         let (sent_by, sent) = watch::channel(Sent::default());
         let (commands, queue) = mpsc::channel(1);
         let ended = CancellationToken::new();
+        let stdin = input != Input::None;
         let sender = Sender { sink, sent: sent_by, ended: ended.clone(), timing };
         tokio::spawn(sender.drive(stdin.then_some(queue)));
         let stdin = stdin.then(|| Stdin { commands, ended: ended.clone(), sent: sent.clone() });
@@ -143,6 +157,7 @@ impl Process {
             stream: Some(Box::new(stream)),
             sent,
             sender_gone: false,
+            held_up: input == Input::Stream,
             answered: Answered::default(),
             status: None,
             closing_at: None,
@@ -189,10 +204,11 @@ impl Output {
     /// The next output, or the end. Cancel safe: nothing is lost when the returned future is dropped.
     ///
     /// Reading is the only thing that makes room for more output; a process whose output is not read stands still.
-    /// Waits as long as the peer is alive: it is deemed gone (`Cut`) when pings stay unanswered, after about two
-    /// minutes. Pongs queue behind input that the process has not read yet, so while such input may exist their absence
-    /// proves nothing; then a lost machine is noticed by TCP alone (about a quarter of an hour), and a deadline for a
-    /// standstill is the caller's.
+    /// Waits as long as the peer is alive: it is deemed gone (`Cut`) when pings stay unanswered, after about a minute: as
+    /// patient as kubectl. Pongs queue behind input that the process has not read yet, so while such input may exist their
+    /// absence proves nothing; then a lost machine is noticed by TCP alone (about a quarter of an hour, or never where
+    /// something in between keeps the connection), and it is the caller's to ask in another way whether the process waits.
+    /// Input of a process started by [`super::converse`] is never held up.
     ///
     /// Errors: `Cut` when the stream ended without a status (never taken for success), `Runtime` when the process could
     /// not be run, `Protocol`. After an error or [`Event::Exit`] each call fails.
@@ -298,7 +314,7 @@ impl Output {
         }
         // The last ping has just been sent and does not count.
         let unanswered = sent.pings.saturating_sub(self.answered.pings);
-        let all_input_taken = sent.frames == self.answered.frames;
+        let all_input_taken = !self.held_up || sent.frames == self.answered.frames;
         if unanswered > UNANSWERED_PINGS && all_input_taken {
             return Err(ExecError::new(
                 ExecErrorKind::Cut,

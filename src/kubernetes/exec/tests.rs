@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::peer::{self, answer, exit, receive, reset, send, serve, target};
-use super::process::{Event, Process, Timing};
+use super::process::{Event, Input, Process, Timing};
 use super::{ExecErrorKind, Tail, run, start, start_with};
 
 const V5: &str = "v5.channel.k8s.io";
@@ -74,7 +74,7 @@ async fn after_a_status_a_peer_that_never_closes_does_not_hold_us() {
         std::future::pending::<()>().await;
     })
     .await;
-    let mut process = start_with(&client, &target(), &argv(&["x"]), false, QUICK).await.unwrap();
+    let mut process = start_with(&client, &target(), &argv(&["x"]), Input::None, QUICK).await.unwrap();
     assert_eq!(next(&mut process).await.unwrap(), Event::Exit(0));
 }
 
@@ -273,7 +273,7 @@ async fn a_process_that_ends_without_reading_does_not_hold_its_writer() {
         std::future::pending::<()>().await;
     })
     .await;
-    let Process { stdin, mut output } = start_with(&client, &target(), &argv(&["false"]), true, QUICK).await.unwrap();
+    let Process { stdin, mut output } = start_with(&client, &target(), &argv(&["false"]), Input::Stream, QUICK).await.unwrap();
     let mut stdin = stdin.unwrap();
     let write = async { while stdin.write(Bytes::from(vec![0; 1 << 20])).await.is_ok() {} };
     let ((), end) = timeout(SOON, async { tokio::join!(write, output.next()) }).await.expect("must not hang");
@@ -365,7 +365,7 @@ async fn an_idle_connection_is_kept_alive_even_while_nobody_reads() {
         peer::close(socket).await;
     })
     .await;
-    let mut process = start_with(&client, &target(), &argv(&["sleep"]), true, QUICK).await.unwrap();
+    let mut process = start_with(&client, &target(), &argv(&["sleep"]), Input::Stream, QUICK).await.unwrap();
     timeout(SOON, pings).await.expect("pings must come without reads").unwrap();
     assert_eq!(next(&mut process).await.unwrap(), Event::Exit(0));
 }
@@ -378,7 +378,7 @@ async fn a_peer_that_answers_no_pings_is_gone() {
         std::future::pending::<()>().await;
     })
     .await;
-    let mut process = start_with(&client, &target(), &argv(&["x"]), false, QUICK).await.unwrap();
+    let mut process = start_with(&client, &target(), &argv(&["x"]), Input::None, QUICK).await.unwrap();
     let error = next(&mut process).await.unwrap_err();
     assert_eq!(error.kind, ExecErrorKind::Cut);
     assert!(error.message.contains("pings"), "{error}");
@@ -394,7 +394,7 @@ async fn a_peer_that_answered_pings_after_the_input_and_then_stops_is_gone() {
         std::future::pending::<()>().await;
     })
     .await;
-    let mut process = start_with(&client, &target(), &argv(&["psql"]), true, QUICK).await.unwrap();
+    let mut process = start_with(&client, &target(), &argv(&["psql"]), Input::Stream, QUICK).await.unwrap();
     process.stdin.as_mut().unwrap().write("select 1;".into()).await.unwrap();
     let error = next(&mut process).await.unwrap_err();
     assert!(error.message.contains("pings"), "{error}");
@@ -411,7 +411,7 @@ async fn a_process_that_does_not_read_its_input_is_not_mistaken_for_a_dead_peer(
         peer::close(socket).await;
     })
     .await;
-    let mut process = start_with(&client, &target(), &argv(&["pg_restore"]), true, QUICK).await.unwrap();
+    let mut process = start_with(&client, &target(), &argv(&["pg_restore"]), Input::Stream, QUICK).await.unwrap();
     let mut stdin = process.stdin.take().unwrap();
     stdin.write("archive".into()).await.unwrap();
     stdin.close().await.unwrap();
@@ -420,6 +420,21 @@ async fn a_process_that_does_not_read_its_input_is_not_mistaken_for_a_dead_peer(
     assert!(early.is_err(), "{early:?}");
     stall.send(()).unwrap();
     assert_eq!(next(&mut process).await.unwrap(), Event::Exit(0));
+}
+
+#[tokio::test]
+async fn a_hole_that_swallows_a_question_is_noticed() {
+    let (client, _server) = serve(V5, |socket, _| async move {
+        // Takes neither the question nor the pings behind it.
+        let _held = socket;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut process = start_with(&client, &target(), &argv(&["psql"]), Input::Prompt, QUICK).await.unwrap();
+    process.stdin.as_mut().unwrap().write("select 1;".into()).await.unwrap();
+    let error = next(&mut process).await.unwrap_err();
+    assert_eq!(error.kind, ExecErrorKind::Cut);
+    assert!(error.message.contains("pings"), "{error}");
 }
 
 #[test]

@@ -39,9 +39,16 @@ pub fn keep(nonce: &str, tag: &str, uid: &str) -> Vec<String> {
 /// that are left after about ten seconds, `0` when all is gone. Sessions in the server are ended separately.
 ///
 /// A process whose shell was killed from outside and which the postmaster has inherited is not signalled, only counted: it
-/// ends with its session.
+/// ends with its session. One whose parent is outside of the container, such as a psql whose connection to us is lost, is told
+/// to end: nobody in the container takes note of its end.
 pub fn sweep(uid: &str) -> Vec<String> {
     script(SWEEP, &[uid], &[])
+}
+
+/// Arguments: the UID. Prints the processor time that processes of this migration's scripts and their children have used until
+/// now, in ticks: it grows as long as they work.
+pub fn used(uid: &str) -> Vec<String> {
+    script(USED, &[uid], &[])
 }
 
 fn script(text: &str, arguments: &[&str], argv: &[String]) -> Vec<String> {
@@ -185,8 +192,8 @@ say 0 0"#;
 
 const SWEEP: &str = r#"uid=$1
 case $(tr '\0' ' ' <"/proc/1/cmdline" 2>/dev/null) in *postgres* | *postmaster*) server=1 ;; *) server= ;; esac
-look() { # fills shells, children (of living shells), lonely (shells without any), orphans and left
-  shells= children= parents= lonely= orphans= marked=
+look() { # fills shells, children (of living shells), lonely (shells without any), orphans, lone (of which, not of process 1) and left
+  shells= children= parents= lonely= orphans= lone= marked=
   for entry in /proc/[0-9]*; do
     pid=${entry#/proc/}
     [ "$pid" != $$ ] || continue
@@ -212,7 +219,9 @@ look() { # fills shells, children (of living shells), lonely (shells without any
     case " $some " in *" $pid "*) lonely="$lonely $pid" ;; esac
   done
   for pid in $marked; do
-    case " $children " in *" $pid "*) ;; *) orphans="$orphans $pid" ;; esac
+    case " $children " in *" $pid "*) continue ;; esac
+    orphans="$orphans $pid"
+    case " $some " in *" $pid "*) lone="$lone $pid" ;; esac
   done
 }
 for round in 1 2 3 4 5 6 7 8 9 10 11; do
@@ -223,7 +232,7 @@ for round in 1 2 3 4 5 6 7 8 9 10 11; do
   else
     kill -KILL $children $lonely 2>/dev/null
   fi
-  [ -n "$server" ] || kill -TERM $orphans 2>/dev/null
+  if [ -n "$server" ]; then kill -TERM $lone 2>/dev/null; else kill -TERM $orphans 2>/dev/null; fi
   sleep 1
 done
 for base in "${TMPDIR:-/tmp}" /tmp /dev/shm /var/run/postgresql; do
@@ -231,6 +240,20 @@ for base in "${TMPDIR:-/tmp}" /tmp /dev/shm /var/run/postgresql; do
 done
 set -- $left
 echo $#"#;
+
+const USED: &str = r#"uid=$1 marked= total=0
+for entry in /proc/[0-9]*; do
+  pid=${entry#/proc/}
+  [ "$pid" != $$ ] || continue
+  line=$(tr '\0' ' ' <"$entry/cmdline" 2>/dev/null) || continue
+  case $line in *"pgm/$uid/m/"* | *"pgm.$uid."*) marked="$marked $pid" ;; esac
+done
+for entry in /proc/[0-9]*; do
+  { read -r stat <"$entry/stat"; } 2>/dev/null || continue
+  set -- ${stat##*) }
+  case " $marked " in *" ${entry#/proc/} "* | *" $2 "*) total=$((total + ${12} + ${13})) ;; esac
+done
+echo $total"#;
 
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::log;
 use super::stage::{Seen, Stage, Way};
+use crate::support::dice::{Dice, number};
 use crate::support::{SYSTEM, Side};
 
 /// What a case came to.
@@ -62,29 +63,6 @@ const MOVERS: [(&str, StepName); 5] = [
     ("mover compare", StepName::Compare),
     ("mover analyze", StepName::Analyze),
 ];
-
-fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-}
-
-/// Numbers that look random and are the same for the same seed (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % bound as u64).unwrap()
-    }
-
-    fn shuffle<T>(&mut self, all: &mut [T]) {
-        for at in (1..all.len()).rev() {
-            all.swap(at, self.below(at + 1));
-        }
-    }
-}
 
 struct State {
     folder: PathBuf,
@@ -134,7 +112,7 @@ async fn boundaries(state: &Mutex<State>) -> BTreeMap<String, Vec<String>> {
 
 fn cases(boundaries: &BTreeMap<String, Vec<String>>, rounds: u64, seed: u64) -> Vec<Case> {
     let mut all = Vec::new();
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     for round in 1..=rounds {
         let mut these = Vec::new();
         for (way, names) in boundaries {

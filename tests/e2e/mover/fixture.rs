@@ -8,7 +8,7 @@ use pgmigration::archive::{Bucket, BucketConfig, keys};
 use pgmigration::mover::Context;
 use pgmigration::plan::operation::{
     AnalyzeTask, ArchiveEnd, CleanupTask, CompareTask, DatabaseEnd, DumpTask, MigrationRef, OPERATION_VERSION, Operation,
-    OwnerLogin, RestoreTask, SecretKey, Task, VerifyTask,
+    OwnerLogin, RestoreTask, Sealed, SecretKey, Task, VerifyTask,
 };
 use std::process::Command;
 
@@ -19,6 +19,10 @@ pub const OWNER: &str = "app owner";
 pub const OWNER_PASSWORD: &str = r" o\w:n'er$ ";
 pub const RUN: &str = "20261123_060000";
 
+/// Environment of a server that asks every login for a password, in a container that knows only its administrator's.
+pub const ASKING: &str =
+    "    - {name: POSTGRES_INITDB_ARGS, value: --auth-local=scram-sha-256}\n    - {name: PGPASSWORD, value: admin-of-test}";
+
 pub struct World {
     pub old: Room,
     pub new: Room,
@@ -28,7 +32,8 @@ pub struct World {
     target: DatabaseEnd,
 }
 
-fn pod_manifest(namespace: &str, image: &str, env: &str) -> String {
+/// A pod named `pg` with a server; `env` are further lines for its container's environment.
+pub fn pod_manifest(namespace: &str, image: &str, env: &str) -> String {
     format!(
         r#"
 apiVersion: v1
@@ -57,9 +62,8 @@ impl World {
     pub async fn new(purpose: &str, rows: u32) -> Self {
         let (old, new) = (Room::new(Side::Old, purpose).await, Room::new(Side::New, purpose).await);
         // The container knows its administrator's password; the owner's must come from the Secret.
-        let env = "    - {name: POSTGRES_INITDB_ARGS, value: --auth-local=scram-sha-256}\n    - {name: PGPASSWORD, value: admin-of-test}";
         Side::Old.apply(&pod_manifest(&old.name, &setting("PGM_PG15_IMAGE"), ""));
-        Side::New.apply(&pod_manifest(&new.name, &setting("PGM_PG17_IMAGE"), env));
+        Side::New.apply(&pod_manifest(&new.name, &setting("PGM_PG17_IMAGE"), ASKING));
         let kubeconfig = std::fs::read_to_string(Side::Old.kubeconfig()).unwrap();
         let secret = serde_json::json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mover", "namespace": new.name},
@@ -196,13 +200,21 @@ impl World {
         })
     }
 
-    pub fn restore(&self) -> Task {
+    /// Of the archive that is there.
+    pub async fn restore(&self) -> Task {
         let password_secret = Some(SecretKey { name: "mover".into(), key: "owner".into() });
         Task::Restore(RestoreTask {
             archive: self.archive(),
             target: self.target(),
             owner: OwnerLogin { role: OWNER.into(), password_secret },
+            sealed: self.sealed(&self.key(), keys::run_manifest(&self.prefix())).await,
         })
+    }
+
+    /// What the manifest of an archive says.
+    pub async fn sealed(&self, key: &str, run_manifest_key: String) -> Sealed {
+        let manifest = self.bucket().database_manifest(key).await.unwrap().unwrap();
+        Sealed { run_manifest_key, bytes: manifest.bytes, sha256: manifest.sha256 }
     }
 
     pub fn compare(&self) -> Task {
@@ -244,12 +256,14 @@ impl World {
     }
 }
 
-fn new_uid(seed: &str) -> String {
+/// A UID that is always the same for the same seed.
+pub fn new_uid(seed: &str) -> String {
     let hex = pgmigration::archive::Sha256::hex_of(seed.as_bytes());
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32])
 }
 
-fn end(namespace: &str, pod_uid: String, kubeconfig_secret: Option<SecretKey>, database: &str) -> DatabaseEnd {
+/// A database in the pod `pg`; the server's identifier is still to be filled in.
+pub fn end(namespace: &str, pod_uid: String, kubeconfig_secret: Option<SecretKey>, database: &str) -> DatabaseEnd {
     DatabaseEnd {
         kubeconfig_secret,
         namespace: namespace.into(),
@@ -262,7 +276,8 @@ fn end(namespace: &str, pod_uid: String, kubeconfig_secret: Option<SecretKey>, d
     }
 }
 
-async fn ready(side: Side, namespace: &str) -> String {
+/// Waits until the pod `pg` is ready; its UID.
+pub async fn ready(side: Side, namespace: &str) -> String {
     let pods = Api::<Pod>::namespaced(side.client().await, namespace);
     eventually("PostgreSQL to become ready", || async {
         let pod = pods.get("pg").await.map_err(|e| e.to_string())?;

@@ -1,6 +1,6 @@
 //! The mover between two real servers in two real clusters, through a real bucket.
 
-mod fixture;
+pub mod fixture;
 mod process;
 mod size;
 
@@ -8,7 +8,9 @@ use crate::support::Side;
 use fixture::{OWNER, RUN, SOURCE, STAGING, World};
 use pgmigration::archive::keys;
 use pgmigration::mover::{self, run};
-use pgmigration::plan::operation::{ArchiveEnd, CompareTask, DatabaseEnd, DumpTask, Outcome, Reason, RestoreTask, Task, Verdict};
+use pgmigration::plan::operation::{
+    ArchiveEnd, CompareTask, DatabaseEnd, DumpTask, Outcome, Reason, RestoreTask, Task, Verdict, VerifyTask,
+};
 
 async fn done(world: &World, attempt: u32, task: Task) -> Verdict {
     let verdict = run(&world.context(attempt, task).await).await;
@@ -36,12 +38,12 @@ async fn a_database_moves_whole_and_belongs_to_its_owner() {
     assert_eq!((sealed.run.as_str(), sealed.databases.as_slice()), (RUN, [manifest].as_slice()));
     assert_eq!(done(&world, 2, world.verify()).await.reason, Reason::Adopted);
 
-    let restored = done(&world, 1, world.restore()).await;
+    let restored = done(&world, 1, world.restore().await).await;
     assert_eq!(restored.reason, Reason::Done);
     for name in ["EVENT TRIGGER - watch", "PUBLICATION - changes", "ACL public TABLE events"] {
         assert!(restored.not_restored.iter().any(|n| n.contains(name)), "{name} in {:#?}", restored.not_restored);
     }
-    assert_eq!(done(&world, 2, world.restore()).await.reason, Reason::Adopted);
+    assert_eq!(done(&world, 2, world.restore().await).await.reason, Reason::Adopted);
     let foreign = "SELECT count(*) FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid >= 16384 AND r.rolname <> 'app owner' \
         AND c.relnamespace NOT IN ('pg_toast'::regnamespace) AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')";
     assert_eq!(world.sql(Side::New, STAGING, foreign), "0", "everything belongs to {OWNER}");
@@ -88,14 +90,18 @@ async fn within_one_server(world: &World) {
     let archive = ArchiveEnd { key: format!("{}/again.dump", world.prefix()), ..world.archive() };
     let copy = DatabaseEnd { database: "copy".into(), ..world.target() };
     world.sql(Side::New, "postgres", &format!("CREATE DATABASE copy OWNER \"{OWNER}\" TEMPLATE template0"));
-    let (Task::Dump(dump), Task::Restore(restore)) = (world.dump(), world.restore()) else {
+    let (Task::Dump(dump), Task::Restore(restore)) = (world.dump(), world.restore().await) else {
         panic!("the fixture gives other tasks");
     };
     let task = Task::Dump(DumpTask { source: world.target(), reader: Some(copy.clone()), archive: archive.clone(), ..dump });
     done(world, 7, task).await;
     let manifest = world.bucket().database_manifest(&archive.key).await.unwrap().unwrap();
     assert_eq!(manifest.compression, "zstd:1");
-    done(world, 7, Task::Restore(RestoreTask { archive: archive.clone(), target: copy.clone(), ..restore })).await;
+    let run_manifest_key = format!("{}/again.manifest.json", world.prefix());
+    let (keys, key) = (vec![archive.key.clone()], run_manifest_key.clone());
+    done(world, 7, Task::Verify(VerifyTask { archive: archive.clone(), keys, run: RUN.into(), run_manifest_key: key })).await;
+    let sealed = world.sealed(&archive.key, run_manifest_key).await;
+    done(world, 7, Task::Restore(RestoreTask { archive: archive.clone(), target: copy.clone(), sealed, ..restore })).await;
     done(world, 7, Task::Compare(CompareTask { source: world.target(), target: copy, archive })).await;
 }
 
@@ -136,28 +142,29 @@ async fn cut(world: &World, context: &mover::Context, bytes: u64, total: u64) {
 async fn an_interrupted_restore_is_ended_and_a_new_attempt_into_a_new_database_succeeds() {
     let world = World::new("cut-restore", 60_000).await;
     let total = done(&world, 1, world.dump()).await.bytes.unwrap();
-    let context = world.context(1, world.restore()).await;
+    done(&world, 1, world.verify()).await;
+    let context = world.context(1, world.restore().await).await;
     cut(&world, &context, total / 3, total).await;
     mover::tidy(&context).await.unwrap();
     world.assert_tidy().await;
-    let into_the_rest = run(&world.context(2, world.restore()).await).await;
+    let into_the_rest = run(&world.context(2, world.restore().await).await).await;
     assert_eq!(into_the_rest.reason, Reason::TargetNotEmpty, "{into_the_rest:#?}");
     world.create_staging();
-    done(&world, 3, world.restore()).await;
+    done(&world, 3, world.restore().await).await;
     done(&world, 1, world.compare()).await;
     world.assert_tidy().await;
 
     // A tool that fails while most of its input is still to come says why, and its exec ends.
     world.create_staging();
     world.sql(Side::New, "postgres", &format!("ALTER DATABASE \"{STAGING}\" SET default_transaction_read_only = on"));
-    let refused = run(&world.context(4, world.restore()).await).await;
+    let refused = run(&world.context(4, world.restore().await).await).await;
     assert!(refused.message.contains("read-only"), "{refused:#?}");
     assert_eq!(refused.outcome, Outcome::Failed);
     world.assert_tidy().await;
 
     world.create_staging();
     world.sql(Side::New, "postgres", &format!("ALTER ROLE \"{OWNER}\" PASSWORD 'another'"));
-    let refused = run(&world.context(5, world.restore()).await).await;
+    let refused = run(&world.context(5, world.restore().await).await).await;
     assert_eq!(refused.reason, Reason::RestoreFailed, "{refused:#?}");
     assert!(refused.message.contains("password authentication failed"), "{refused:#?}");
     world.assert_tidy().await;

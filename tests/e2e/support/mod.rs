@@ -1,6 +1,7 @@
 //! The two clusters as tests see them, and the operator as it is shipped.
 
 pub mod application;
+pub mod dice;
 pub mod ledger;
 pub mod migration;
 pub mod scene;

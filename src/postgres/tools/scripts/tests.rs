@@ -281,6 +281,30 @@ fn a_tool_that_does_not_listen_is_killed_under_its_shell() {
 }
 
 #[test]
+fn work_is_told_from_waiting() {
+    for shell in shells() {
+        for (name, tool, works) in [("busy", "while :; do :; done", true), ("waits", "read -r line", false)] {
+            let uid = format!("{name}{}{}", std::process::id(), shell.concat());
+            let scratch = Scratch::new(&uid);
+            let argv =
+                consume("n0nce", &format!("pgm/{uid}/m/x/1"), &uid, false, &command(&["sh", "-c", &format!("# {uid}\n{tool}")]));
+            let mut child = start(&shell, &scratch, &argv);
+            wait_for_tool(&uid);
+            let look = || run(&shell, &scratch, &used(&uid), vec![]).stdout;
+            let (first, deadline) = (look(), Instant::now() + Duration::from_secs(if works { 20 } else { 1 }));
+            let mut moved = false;
+            while !moved && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(50));
+                moved = look() != first;
+            }
+            assert_eq!(moved, works, "{shell:?}");
+            run(&shell, &scratch, &sweep(&uid), vec![]);
+            child.wait().unwrap();
+        }
+    }
+}
+
+#[test]
 fn only_a_whole_verdict_with_the_nonce_counts() {
     let sum = "a".repeat(64);
     assert!(verdict(&format!("pgm-verdict n 0 0 12 {sum}"), "n").is_some());

@@ -1,0 +1,10 @@
+SELECT pg_catalog.md5(pg_catalog.concat_ws('|',
+  (SELECT string_agg(md5(b::text), '' ORDER BY id) FROM public.big AS b),
+  (SELECT string_agg(s.id::text || (s.at AT TIME ZONE 'UTC')::text, ',' ORDER BY id) FROM public.small AS s),
+  (SELECT last_value::text || is_called::text FROM public.counter),
+  (SELECT last_value::text || is_called::text FROM public.big_id_seq),
+  (SELECT string_agg(oid::text || md5(lo_get(oid)), ',' ORDER BY oid) FROM pg_catalog.pg_largeobject_metadata),
+  (SELECT string_agg(extname || extnamespace::regnamespace::text, ',' ORDER BY extname) FROM pg_catalog.pg_extension),
+  (SELECT string_agg(indexdef, ',' ORDER BY indexdef) FROM pg_catalog.pg_indexes WHERE schemaname = 'public'),
+  (SELECT string_agg(conname || contype::text || convalidated::text, ',' ORDER BY conname) FROM pg_catalog.pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'),
+  (SELECT string_agg(relname || relkind::text, ',' ORDER BY relname) FROM pg_catalog.pg_class WHERE relnamespace = 'public'::regnamespace)));
