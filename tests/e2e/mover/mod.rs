@@ -187,7 +187,7 @@ async fn a_dump_whose_session_dies_fails_and_other_servers_are_refused() {
         );
     };
     let (verdict, ()) = tokio::join!(run(&context), kill);
-    assert_eq!(verdict.reason, Reason::DumpFailed, "{verdict:#?}");
+    assert_eq!(verdict.reason, Reason::DatabaseUnavailable, "{verdict:#?}");
     world.assert_tidy().await;
     assert_eq!(world.bucket().list("").await.unwrap(), vec![]);
 
