@@ -131,10 +131,7 @@ pub async fn compare(source: &mut dyn Session, target: &mut dyn Session) -> Resu
     let majors = if there.major == here.major { Majors::Same } else { Majors::Across };
     let mut findings = Findings { objects: there.objects.len(), ..Findings::default() };
     for part in candidates(&there, &here).chunks(OBJECTS_PER_STATEMENT) {
-        let (old, new) = tokio::try_join!(
-            lines(source, Side::Source, &there, part),
-            lines(target, Side::Target, &here, part)
-        )?;
+        let (old, new) = tokio::try_join!(lines(source, Side::Source, &there, part), lines(target, Side::Target, &here, part))?;
         for object in part {
             let of = |side: &BTreeMap<Object, Vec<String>>| side.get(object).cloned().unwrap_or_default();
             match judge(object, &of(&old), &of(&new), majors) {

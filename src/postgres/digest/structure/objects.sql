@@ -34,7 +34,7 @@ members AS MATERIALIZED (
   WHERE p.oid NOT IN (SELECT m.objid FROM members AS m WHERE m.classid = 'pg_catalog.pg_proc'::regclass)
     AND p.oid NOT IN (SELECT d.objid FROM pg_catalog.pg_depend AS d WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.deptype = 'i')
 ), types AS MATERIALIZED (
-  SELECT t.oid, t.typtype, t.typowner, t.typacl, t.typbasetype, t.typtypmod, t.typnotnull, t.typdefault, t.typcollation, t.typlen, t.typcategory, pg_catalog.format('%I.%I', n.nspname, t.typname) AS name
+  SELECT t.oid, t.typtype, t.typowner, t.typacl, t.typbasetype, t.typtypmod, t.typnotnull, t.typdefault, t.typdefaultbin, t.typcollation, t.typlen, t.typcategory, pg_catalog.format('%I.%I', n.nspname, t.typname) AS name
   FROM pg_catalog.pg_type AS t JOIN spaces AS n ON n.oid = t.typnamespace
   WHERE (t.typtype IN ('e', 'd', 'r') OR t.typtype = 'b' AND t.typcategory <> 'A')
     AND t.oid NOT IN (SELECT m.objid FROM members AS m WHERE m.classid = 'pg_catalog.pg_type'::regclass)
@@ -43,7 +43,7 @@ members AS MATERIALIZED (
   UNION ALL
   SELECT k.oid, k.conname, 'type', t.name FROM pg_catalog.pg_constraint AS k JOIN types AS t ON t.oid = k.contypid WHERE k.contype <> 'n'
 ), statistics AS MATERIALIZED (
-  SELECT s.oid, s.stxowner, s.stxrelid, coalesce(s.stxstattarget::int4, -1) AS target, pg_catalog.format('%I.%I', n.nspname, s.stxname) AS name
+  SELECT s.oid, s.stxowner, s.stxrelid, s.stxkind, s.stxkeys, coalesce(s.stxstattarget::int4, -1) AS target, pg_catalog.format('%I.%I', n.nspname, s.stxname) AS name
   FROM pg_catalog.pg_statistic_ext AS s JOIN spaces AS n ON n.oid = s.stxnamespace
   WHERE s.oid NOT IN (SELECT m.objid FROM members AS m WHERE m.classid = 'pg_catalog.pg_statistic_ext'::regclass)
 ), others AS MATERIALIZED (

@@ -27,7 +27,7 @@ SELECT 'type', t.name, pg_catalog.format('kind %s%s%s%s%s', t.typtype, CASE WHEN
   CASE WHEN t.typtype = 'd' AND t.typcollation <> b.typcollation THEN ' collation ' || t.typcollation::regcollation::text END, CASE WHEN t.typtype = 'b' THEN ' length ' || t.typlen || ' category ' || t.typcategory::text END)
 FROM types AS t LEFT JOIN pg_catalog.pg_type AS b ON b.oid = t.typbasetype
 UNION ALL
-SELECT 'type', t.name, pg_catalog.format('default %s', t.typdefault) FROM types AS t WHERE t.typdefault IS NOT NULL
+SELECT 'type', t.name, pg_catalog.format('default %s', coalesce(pg_catalog.pg_get_expr(t.typdefaultbin, 'pg_catalog.pg_type'::regclass), t.typdefault)) FROM types AS t WHERE t.typdefault IS NOT NULL
 UNION ALL
 SELECT 'type', t.name, pg_catalog.format('range of %s operator class %I.%I collation %s canonical %s difference %s multirange %s', pg_catalog.format_type(g.rngsubtype, NULL), s.nspname, o.opcname, nullif(g.rngcollation, 0)::regcollation,
   g.rngcanonical, g.rngsubdiff, pg_catalog.format_type(g.rngmultitypid, NULL))
@@ -36,7 +36,10 @@ UNION ALL
 SELECT 'type', t.name, pg_catalog.format('label %s %L', pg_catalog.row_number() OVER (PARTITION BY t.oid ORDER BY e.enumsortorder), e.enumlabel)
 FROM types AS t JOIN pg_catalog.pg_enum AS e ON e.enumtypid = t.oid
 UNION ALL
-SELECT 'statistics', s.name, pg_catalog.format('%s target %s', pg_catalog.pg_get_statisticsobjdef(s.oid), s.target) FROM statistics AS s
+SELECT 'statistics', s.name, pg_catalog.format('on %s kinds %s columns %s expressions %s target %s', s.stxrelid::regclass, s.stxkind,
+  (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ',' ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = s.stxrelid AND a.attnum = ANY (s.stxkeys::int2[])),
+  pg_catalog.array_to_string(pg_catalog.pg_get_statisticsobjdef_expressions(s.oid), '; '), s.target)
+FROM statistics AS s
 UNION ALL
 SELECT o.class, o.name, o.line FROM others AS o
 UNION ALL

@@ -8,7 +8,7 @@ FROM (
     SELECT o.*, coalesce(i.initprivs, pg_catalog.acldefault(o.kind, o.owner)) AS base FROM objects AS o
     LEFT JOIN pg_catalog.pg_init_privs AS i ON i.classoid = o.classid AND i.objoid = o.objid AND i.objsubid = 0 AND i.privtype = 'i' WHERE o.acl IS NOT NULL
     UNION ALL
-    SELECT 'pg_catalog.pg_class'::regclass, r.oid, r.class, r.name, pg_catalog.format('column %I ', a.attname), r.relowner, a.attacl, 'c', '{}'::pg_catalog.aclitem[]
+    SELECT 'pg_catalog.pg_class'::regclass, r.oid, r.class, r.name, pg_catalog.format('column %I ', a.attname), r.relowner, a.attacl, 'c', pg_catalog.acldefault('c', r.relowner)
     FROM relations AS r JOIN pg_catalog.pg_attribute AS a ON a.attrelid = r.oid AND a.attacl IS NOT NULL AND NOT a.attisdropped
     UNION ALL
     SELECT 'pg_catalog.pg_largeobject'::regclass, l.oid, 'privileges on large object', l.oid::text, '', l.lomowner, l.lomacl, 'L', pg_catalog.acldefault('L', l.lomowner)
