@@ -13,11 +13,11 @@ const SOURCE: &str = include_str!("support/source.sql");
 async fn one_byte_one_value_one_row_one_definition() {
     let scene = Scene::new(Layout::OldToNew, "unequal", "onyx", SOURCE).await;
     let before = scene.snapshot().await;
-    for (name, change, named) in [
+    let cases: [(&str, &str, &[&str]); 5] = [
         (
             "byte",
             "UPDATE app.documents SET secret = set_byte(secret, 299, get_byte(secret, 299) # 1) WHERE id = 1234",
-            &["documents"][..],
+            &["documents"],
         ),
         ("sequence", "SELECT setval('app.invoice', 4712)", &["invoice"]),
         ("row", r#"DELETE FROM "Odd ""schema"";--"."select" WHERE t = 50"#, &["select"]),
@@ -33,7 +33,8 @@ async fn one_byte_one_value_one_row_one_definition() {
              ALTER MATERIALIZED VIEW app.totals OWNER TO postgres",
             &["table app.written differs: + grants SELECT to PUBLIC", "app.touch() differs", "app.totals differs: + belongs to"],
         ),
-    ] {
+    ];
+    for (name, change, named) in cases {
         let migration = scene.migrate(name, |_| ()).await;
         let stopped = migration.stop_after(StepName::Restore).await;
         let script = format!("SET session_replication_role = replica; {change};");

@@ -16,6 +16,8 @@
 //! that consists only of leaving out a qualifier is not seen; such a view would be refused by the server, or mean the
 //! same.
 
+use std::fmt::Write as _;
+
 /// A piece of a printed definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Token {
@@ -73,7 +75,8 @@ pub fn plain_name(name: &str) -> String {
         parts.push_str(between);
         match unquote(token) {
             Token::Plain(text) => parts.push_str(&text),
-            Token::Quoted(text) => parts.push_str(&format!("\"{}\"", text.replace('"', "\"\""))),
+            // Writing to a String cannot fail.
+            Token::Quoted(text) => drop(write!(parts, "\"{}\"", text.replace('"', "\"\""))),
         }
     }
     parts
