@@ -1,4 +1,4 @@
-//! Compare: the exact digest of both databases, side by side, and a document that names every table.
+//! Compare: the exact digest of both databases and their definitions, side by side, and a document that names every table.
 
 use super::Context;
 use super::ends::PodEnd;
@@ -9,26 +9,31 @@ use crate::crash;
 use crate::plan::operation::{CompareTask, Phase, Reason, Verdict};
 use crate::postgres::carrier::Session;
 use crate::postgres::catalog;
-use crate::postgres::digest::structure::{self, StructureDifference};
+use crate::postgres::digest::structure::{self, Findings, StructureDifference};
 use crate::postgres::digest::{self, Contents, Difference, LargeObjectMethod, Method, Recipe, Table, TableDigest};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long one table may take. Nobody knows how large a table is; only a server that went silent should meet this.
 const TABLE: Duration = Duration::from_hours(12);
 
-/// Differences of structure that are explained line by line.
-const EXPLAINED: usize = 20;
+/// Notes that the verdict of equal databases tells; the document has all.
+const NOTES: usize = 5;
 
 /// What is written beside the archive.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct CompareDocument<'a> {
     equal: bool,
-    differences: Vec<String>,
-    /// Differences of definitions. They do not decide: what restore left out by rule shows here too.
+    /// Differences of rows, then of definitions, each one sentence.
+    differences: &'a [String],
+    /// The differences of definitions with all their lines.
     structure: &'a [StructureDifference],
+    /// Definitions of the source that were compared.
+    definitions: usize,
+    /// What differs as it may.
+    notes: &'a [String],
     source: &'a Contents,
     target: &'a Contents,
 }
@@ -71,21 +76,31 @@ pub async fn run(context: &Context, task: &CompareTask) -> Result<Verdict, Mover
     crash::point(|| "both sides digested".into());
     let differences = digest::compare(&there, &here);
     context.counters.enter(Phase::Sealing);
-    let structure = structures(&mut source, &mut target).await?;
+    let definitions = structure::compare(source.session.as_mut(), target.session.as_mut()).await?;
     source.session.close().await;
     target.session.close().await;
 
     let document_key = keys::document(&task.archive.key, "compare", context.operation.attempt);
-    let named: Vec<String> = differences.iter().map(Difference::to_string).collect();
+    let named = sentences(&differences, &definitions);
     let document = CompareDocument {
         equal: named.is_empty(),
-        differences: named.clone(),
-        structure: &structure,
+        differences: &named,
+        structure: &definitions.differences,
+        definitions: definitions.objects,
+        notes: &definitions.notes,
         source: &there,
         target: &here,
     };
     bucket.write_document(&document_key, &document).await?;
-    Ok(verdict(context, task, &there, &here, named, structure.len(), document_key))
+    Ok(verdict(context, task, &there, &here, named, &definitions, document_key))
+}
+
+/// All differences as sentences, each once: a table that is not there is missed by both comparisons.
+fn sentences(rows: &[Difference], definitions: &Findings) -> Vec<String> {
+    let mut named: Vec<String> = rows.iter().map(Difference::to_string).collect();
+    let said: BTreeSet<String> = named.iter().cloned().collect();
+    named.extend(definitions.differences.iter().map(StructureDifference::to_string).filter(|text| !said.contains(text)));
+    named
 }
 
 fn verdict(
@@ -94,20 +109,17 @@ fn verdict(
     there: &Contents,
     here: &Contents,
     named: Vec<String>,
-    structure: usize,
+    definitions: &Findings,
     document: String,
 ) -> Verdict {
     let rows: u64 = there.tables.iter().map(|t| t.rows).sum();
     let tables = there.tables.len() as u64;
-    let also = if structure == 0 { String::new() } else { format!("; {structure} definitions differ, as {document:?} tells") };
     let (reason, text) = match named.first() {
-        None => (
-            Reason::Done,
-            format!(
-                "{tables} tables with {rows} rows are equal in {:?} and {:?}{also}",
-                task.source.database, task.target.database
-            ),
-        ),
+        None => {
+            let notes: String = definitions.notes.iter().take(NOTES).map(|note| format!("; {note}")).collect();
+            let equal = format!("{tables} tables with {rows} rows and {} definitions are equal", definitions.objects);
+            (Reason::Done, format!("{equal} in {:?} and {:?}{notes}", task.source.database, task.target.database))
+        }
         Some(first) => (Reason::NotEqual, format!("{} differences, the first: {first}", named.len())),
     };
     let mut verdict = context.verdict(reason, text);
@@ -180,12 +192,25 @@ async fn settle_methods(
     Ok(())
 }
 
-async fn structures(source: &mut Side, target: &mut Side) -> Result<Vec<StructureDifference>, MoverError> {
-    let (there, here) =
-        tokio::try_join!(structure::structure(source.session.as_mut()), structure::structure(target.session.as_mut()))?;
-    let mut differences = structure::compare(&there, &here);
-    for difference in differences.iter_mut().take(EXPLAINED) {
-        structure::explain(difference, source.session.as_mut(), target.session.as_mut()).await?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::digest::structure::{Kind, Object};
+
+    #[test]
+    fn what_both_comparisons_miss_is_said_once() {
+        let rows = [Difference::Table { schema: "public".into(), table: "a".into(), in_source: true }];
+        let missing = |class: &str, name: &str| StructureDifference {
+            object: Object { class: class.into(), name: name.into() },
+            kind: Kind::Missing,
+            lines: Vec::new(),
+        };
+        let definitions =
+            Findings { differences: vec![missing("table", "public.a"), missing("view", "public.b")], ..Findings::default() };
+        assert_eq!(
+            sentences(&rows, &definitions),
+            ["table public.a is only in the source", "view public.b is only in the source"]
+        );
+        assert!(sentences(&[], &Findings::default()).is_empty());
     }
-    Ok(differences)
 }

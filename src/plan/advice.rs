@@ -41,7 +41,7 @@ pub fn next(reason: &str) -> &'static str {
         r::ARCHIVE_DAMAGED => "Find out who or what writes into the bucket below this prefix.",
         r::RESTORE_FAILED => "Mend what pg_restore names, on the source or at the target.",
         r::NOT_EQUAL => {
-            "Do not use this copy. Look at what the differences have in common: extensions, triggers, locale, versions."
+            "Do not use this copy. Look at what the differences have in common: extensions, triggers, locale, versions, somebody in the staging database."
         }
         r::SOURCE_CHANGED => "Find the writer that got past the fence before the next run.",
         r::PUBLISH_FAILED => "End the sessions in the way, or rename the database that holds the name.",

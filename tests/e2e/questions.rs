@@ -9,7 +9,7 @@ use pgmigration::kubernetes::psql::PsqlLogin;
 use pgmigration::postgres::admin::AdminSessions;
 use pgmigration::postgres::carrier::{Carrier, Session};
 use pgmigration::postgres::catalog;
-use pgmigration::postgres::digest::structure::{self, other_owners};
+use pgmigration::postgres::digest::structure;
 use pgmigration::postgres::digest::{self, Hash, LargeObjectMethod, Method, Recipe};
 use pgmigration::postgres::fence::{Fence, FenceNames, FenceState, originals};
 use serde::Serialize;
@@ -108,17 +108,14 @@ async fn digest_answers(session: &mut dyn Session) -> Answers {
         }
     }
     answers.add("tables", (tables, unpopulated));
-    let objects = structure::structure(session).await.unwrap();
-    for object in objects.keys() {
-        let lines = structure::lines(session, object).await.unwrap();
-        assert!(!lines.is_empty(), "{object:?}");
-        answers.add("lines of an object", lines);
-        if object.name == "public.kinds" {
-            break;
-        }
+    for side in [structure::Side::Source, structure::Side::Target] {
+        let all = structure::structure(session, side).await.unwrap();
+        let objects: Vec<_> = all.objects.keys().cloned().collect();
+        let lines = structure::lines(session, side, &all, &objects).await.unwrap();
+        assert_eq!(lines.len(), objects.len());
+        answers.add("lines of objects", lines.into_iter().collect::<Vec<_>>());
+        answers.add("structure", all.objects.into_iter().collect::<Vec<_>>());
     }
-    answers.add("structure", objects.into_iter().collect::<Vec<_>>());
-    answers.add("other owners", other_owners(session, "owner").await.unwrap());
     answers
 }
 

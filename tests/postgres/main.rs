@@ -6,9 +6,11 @@
 mod catalog;
 mod chop;
 mod cluster;
+mod definitions;
 mod digest;
 mod fence;
 mod layered;
+mod mutations;
 mod psql;
 mod publish;
 mod writers;

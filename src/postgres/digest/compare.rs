@@ -126,6 +126,7 @@ impl fmt::Display for Difference {
 
 /// All differences between two contents, in a fixed order. Empty: equal.
 ///
+/// The schema `public` that only the target has is no difference: every new database has it. What is in it is named.
 /// A table of an extension that only one side has counts only when it holds rows in the source: versions of an extension
 /// differ in their own tables.
 pub fn compare(source: &Contents, target: &Contents) -> Vec<Difference> {
@@ -134,7 +135,9 @@ pub fn compare(source: &Contents, target: &Contents) -> Vec<Difference> {
     }
     let mut differences = Vec::new();
     for (name, in_source) in only(&source.schemas, &target.schemas) {
-        differences.push(Difference::Schema { name, in_source });
+        if in_source || name != "public" {
+            differences.push(Difference::Schema { name, in_source });
+        }
     }
     tables(&source.tables, &target.tables, &mut differences);
     for (view, in_source) in only(&source.unpopulated, &target.unpopulated) {
@@ -306,6 +309,14 @@ mod tests {
             compare(&contents(), &target),
             [Difference::Table { schema: "public".into(), table: "v".into(), in_source: false }]
         );
+    }
+
+    #[test]
+    fn a_target_has_a_schema_public_whatever_the_source_has() {
+        let mut without = contents();
+        without.schemas.clear();
+        assert_eq!(compare(&without, &contents()), []);
+        assert_eq!(compare(&contents(), &without), [Difference::Schema { name: "public".into(), in_source: true }]);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! both at about twice the cost. Which of them is used, [`Recipe::agree`] decides from what both servers answer.
 //!
 //! Here: the statements, their answers, the comparison. Not here: running them over many tables at once (`mover`).
-//! [`structure`] compares what the rows live in.
+//! [`structure`] compares what the rows live in: both decide.
 
 mod compare;
 mod contents;
