@@ -43,11 +43,14 @@ async fn tools_and_servers_killed_in_their_midst() {
     let migration = scene.migrate("killed", |_| ()).await;
     midway(&migration, StepName::Dump).await;
     crash(source).await;
-    midway(&migration, StepName::Restore).await;
+    let first = midway(&migration, StepName::Restore).await.transfer.unwrap().job;
     target.exec(&["sh", "-c", "pkill -9 -x pg_restore"], "").await.unwrap();
-    migration.until("the second restore", |s| (attempts(s, StepName::Restore) == 2).then_some(())).await;
+    let again = migration.until("the second restore under way", |s| {
+        let transfer = s.transfer.as_ref().filter(|t| t.job != first)?;
+        (0 < transfer.bytes_done && Some(transfer.bytes_done) < transfer.bytes_total).then_some(())
+    });
+    again.await;
     assert_eq!(oid(target, &scene.database).await, name, "a part of the copy was shown");
-    midway(&migration, StepName::Restore).await;
     crash(target).await;
     assert_eq!(oid(target, &scene.database).await, name, "a part of the copy was shown");
 
@@ -65,11 +68,13 @@ async fn a_full_disk_is_told_and_undone() {
     let ballast = "CREATE TABLE app.ballast AS SELECT i, gen_random_bytes(1000) AS payload FROM generate_series(1, 60000) AS i;";
     let seed = format!("{}\n{ballast}", include_str!("support/source.sql"));
     let scene = Scene::within(Layout::OldToNew, "full", "onyx", &seed, Some(260)).await;
-    let filler = "/var/lib/postgresql/data/filler";
-    scene.target.exec(&["sh", "-c", &format!("head -c 190M /dev/zero >{filler}")], "").await.unwrap();
     let before = scene.snapshot().await;
     let content = scene.source.content(&scene.database).await;
     let migration = scene.migrate("full", |_| ()).await;
+    // After the checks, which would have told that there is too little room.
+    migration.begun(StepName::Dump).await;
+    let filler = "/var/lib/postgresql/data/filler";
+    scene.target.exec(&["sh", "-c", &format!("head -c 190M /dev/zero >{filler}")], "").await.unwrap();
     let status = migration.ended(Outcome::Failed).await;
     assert_eq!(condition(&status, "RolledBack"), "True");
     let message = status.message.clone().unwrap();
