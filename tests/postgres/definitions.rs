@@ -98,7 +98,7 @@ async fn a_copy_has_no_difference_on_every_pair_of_versions() {
         let (mut source, mut target) = ends.sessions("app", "copy").await;
         let found = structure::compare(&mut *source, &mut *target).await.unwrap();
         assert_eq!(words(&found), Vec::<String>::new(), "{}", ends.name());
-        assert!(found.objects > 90, "{}", found.objects);
+        assert!(found.objects > 70, "{}", found.objects);
         // What was copied can be copied again, and what was printed otherwise is printed so from then on.
         if ends.target.is_none() {
             ends.copy("copy", "again");
@@ -159,51 +159,63 @@ async fn an_empty_source_without_a_schema_public_can_be_copied() {
 }
 
 /// Makes each change in a transaction of the copy, compares in it, and undoes it.
-async fn every_one_is_named(mutations: &[Mutation]) {
-    for pair in pairs() {
-        let ends = Ends::copied(&pair);
-        let (mut source, mut target) = ends.sessions("app", "copy").await;
-        let (begin, mut missed) = (Instant::now(), Vec::new());
-        for (change, object, expected) in mutations {
-            target.execute("BEGIN", SOON).await.unwrap();
-            let script = format!("DO $outer$ BEGIN EXECUTE $inner${change}$inner$; END $outer$");
-            target.execute(&script, SOON).await.unwrap_or_else(|error| panic!("{change}: {error}"));
-            let found = structure::compare(&mut *source, &mut *target).await.unwrap();
-            target.execute("ROLLBACK", SOON).await.unwrap();
-            let named = found.differences.iter().filter(|one| format!("{} {}", one.object.class, one.object.name) == *object);
-            let told: Vec<String> = named.map(|one| format!("{one}\n{}", one.lines.join("\n"))).collect();
-            if !told.iter().any(|text| text.contains(expected)) {
-                missed.push(format!("{change}: no {expected:?} of {object} in {:?}", words(&found)));
+async fn every_one_is_named(pair: Option<(PathBuf, PathBuf)>, mutations: &[Mutation]) {
+    let Some(pair) = pair else { return };
+    let ends = Ends::copied(&pair);
+    let (mut source, mut target) = ends.sessions("app", "copy").await;
+    let (begin, mut missed) = (Instant::now(), Vec::new());
+    for (change, object, expected) in mutations {
+        target.execute("BEGIN", SOON).await.unwrap();
+        let script = format!("DO $outer$ BEGIN EXECUTE $inner${change}$inner$; END $outer$");
+        target.execute(&script, SOON).await.unwrap_or_else(|error| panic!("{change}: {error}"));
+        let found = structure::compare(&mut *source, &mut *target).await.unwrap();
+        target.execute("ROLLBACK", SOON).await.unwrap();
+        let named = found.differences.iter().filter(|one| format!("{} {}", one.object.class, one.object.name) == *object);
+        let told: Vec<String> = named.map(|one| format!("{one}\n{}", one.lines.join("\n"))).collect();
+        if !told.iter().any(|text| text.contains(expected)) {
+            missed.push(format!("{change}: no {expected:?} of {object} in {:?}", words(&found)));
+        }
+    }
+    assert_eq!(missed, Vec::<String>::new(), "{}", ends.name());
+    let found = structure::compare(&mut *source, &mut *target).await.unwrap();
+    assert_eq!(words(&found), Vec::<String>::new(), "all is undone");
+    eprintln!("{}: {} changes named in {:.1} s", ends.name(), mutations.len(), begin.elapsed().as_secs_f64());
+}
+
+/// The changes on one kind of pair, a test for each list; nothing to do where there is no such pair.
+macro_rules! on {
+    ($name:ident, $pair:expr) => {
+        mod $name {
+            use super::*;
+
+            #[tokio::test]
+            async fn every_change_of_columns_is_named() {
+                every_one_is_named($pair, COLUMNS).await;
+            }
+
+            #[tokio::test]
+            async fn every_change_of_tables_is_named() {
+                every_one_is_named($pair, TABLES).await;
+            }
+
+            #[tokio::test]
+            async fn every_change_of_views_triggers_and_functions_is_named() {
+                every_one_is_named($pair, CODE).await;
+            }
+
+            #[tokio::test]
+            async fn every_change_of_types_and_the_rest_is_named() {
+                every_one_is_named($pair, OTHERS).await;
+            }
+
+            #[tokio::test]
+            async fn every_change_of_comments_owners_and_privileges_is_named() {
+                every_one_is_named($pair, MARKS).await;
             }
         }
-        assert_eq!(missed, Vec::<String>::new(), "{}", ends.name());
-        let found = structure::compare(&mut *source, &mut *target).await.unwrap();
-        assert_eq!(words(&found), Vec::<String>::new(), "all is undone");
-        eprintln!("{}: {} changes named in {:.1} s", ends.name(), mutations.len(), begin.elapsed().as_secs_f64());
-    }
+    };
 }
 
-#[tokio::test]
-async fn every_change_of_columns_is_named() {
-    every_one_is_named(COLUMNS).await;
-}
-
-#[tokio::test]
-async fn every_change_of_tables_is_named() {
-    every_one_is_named(TABLES).await;
-}
-
-#[tokio::test]
-async fn every_change_of_views_triggers_and_functions_is_named() {
-    every_one_is_named(CODE).await;
-}
-
-#[tokio::test]
-async fn every_change_of_types_and_the_rest_is_named() {
-    every_one_is_named(OTHERS).await;
-}
-
-#[tokio::test]
-async fn every_change_of_comments_owners_and_privileges_is_named() {
-    every_one_is_named(MARKS).await;
-}
+on!(on_the_oldest, pairs().into_iter().next());
+on!(on_the_newest, pairs().into_iter().next_back().filter(|_| servers().len() > 1));
+on!(across_majors, pairs().into_iter().find(|(source, target)| source != target));
