@@ -6,6 +6,7 @@
 
 mod completion;
 mod context;
+mod saving;
 
 pub use context::{Context, Installation};
 
@@ -68,8 +69,8 @@ pub async fn undo(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failu
 
 async fn backward(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
     match step {
-        // Nothing is undone of them: they change nothing, or only once going back is over.
-        StepName::Pin | StepName::Preflight | StepName::Witness | StepName::Resume | StepName::Keep => Ok(Advance::Done),
+        // Nothing is undone of them: they change nothing.
+        StepName::Pin | StepName::Preflight | StepName::Witness => Ok(Advance::Done),
         StepName::Quiesce => s03_quiesce::undo(cx).await,
         StepName::Fence => s04_fence::undo(cx).await,
         StepName::Dump => s05_dump::undo(cx).await,
@@ -80,5 +81,7 @@ async fn backward(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failu
         StepName::Publish => s11_publish::undo(cx).await,
         StepName::Repoint => s12_repoint::undo(cx).await,
         StepName::SchemaJob => s13_schema_job::undo(cx).await,
+        StepName::Resume => s14_resume::undo(cx).await,
+        StepName::Keep => s15_keep::undo(cx).await,
     }
 }
