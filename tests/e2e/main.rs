@@ -21,6 +21,7 @@ mod mover;
 mod objects;
 mod questions;
 mod refusals;
+mod rollback;
 mod rules;
 mod support;
 mod unequal;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use pgmigration::postgres::admin::AdminSessions;
 use pgmigration::postgres::carrier::Carrier;
 use pgmigration::postgres::publish::{Publication, PublishNames, PublishState, plan};
-use pgmigration::postgres::staging::{carry, create_staging, dress_of, drop_database};
+use pgmigration::postgres::staging::{carry, create_staging, dress_of, drop_database, name_of, rename_database};
 use pgmigration::postgres::swap::SwapError;
+use pgmigration::postgres::{catalog, completion};
 
 use crate::chop::{Chop, Side};
 use crate::cluster::{Cluster, SOON, servers};
@@ -199,6 +200,40 @@ async fn a_staging_database_is_made_dressed_and_dropped() {
         drop_database(&mut admins, "app_s", oid, SOON).await.unwrap();
         drop_database(&mut admins, "app_s", oid, SOON).await.unwrap();
         assert_eq!(cluster.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'app_s'"), "0");
+    }
+}
+
+#[tokio::test]
+async fn a_database_is_kept_under_another_name_and_its_mark_goes() {
+    for bin in servers() {
+        let cluster = target(&bin, true);
+        let mut admins = open(carrier(&cluster)).await;
+        let before = picture(&cluster);
+        assert!(completion::mark(&mut admins, "app", r#"{"done": "it's so"}"#).await.unwrap());
+        let (app, settings) = dress_of(&mut admins, "app").await.unwrap();
+        assert_eq!(completion::read(&settings), Some(r#"{"done": "it's so"}"#));
+        for _ in 0..2 {
+            completion::unmark(&mut admins, "app").await.unwrap();
+        }
+        assert_eq!(picture(&cluster), before);
+
+        let staging = PublishNames::derive("app", UID).staging;
+        let oid = dress_of(&mut admins, &staging).await.unwrap().0.oid;
+        let in_the_way = cluster.try_session("owner", &staging).await.unwrap();
+        for _ in 0..2 {
+            assert!(rename_database(&mut admins, oid, &staging, "app_k1", SOON).await.unwrap());
+        }
+        drop(in_the_way);
+        assert_eq!((tables(&cluster, "app_k1"), name_of(&mut admins, oid).await.unwrap()), ("new".into(), Some("app_k1".into())));
+        // Never one that somebody else gave a name, nor another one under that name.
+        let refused = rename_database(&mut admins, oid, &staging, "app_k2", SOON).await.unwrap_err();
+        assert!(matches!(refused, SwapError::Unexpected(_)), "{refused}");
+        let taken = rename_database(&mut admins, oid, "app_k1", "app", Duration::from_secs(1)).await;
+        assert!(taken.is_err() && tables(&cluster, "app") == "old");
+        drop_database(&mut admins, "app_k1", oid, SOON).await.unwrap();
+        assert!(!rename_database(&mut admins, oid, &staging, "app_k1", SOON).await.unwrap());
+        assert_eq!(name_of(&mut admins, oid).await.unwrap(), None);
+        assert_eq!(catalog::database(admins.session().await.unwrap(), "app").await.unwrap().map(|d| d.oid), Some(app.oid));
     }
 }
 
