@@ -540,7 +540,7 @@ pub struct Saved {
     pub bucket: String,
     /// Key of its dump: a plain pg_restore can read it.
     pub key: String,
-    /// Name of the database while it is dumped.
+    /// Name of the database from the moment that it is withdrawn: one that no run ever takes.
     pub database: String,
     /// The attempt at it, from 1.
     #[serde(default)]

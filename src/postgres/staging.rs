@@ -12,7 +12,7 @@ use super::admin::AdminSessions;
 use super::carrier::{SqlError, SqlErrorKind, quote_identifier, quote_literal};
 use super::catalog::{self, Database, DatabaseSettings};
 use super::completion;
-use super::swap::{Patience, Row, Rows, SwapError, allow_connections, expel, insist, look, rename};
+use super::swap::{Patience, Row, Rows, SwapError, allow_connections, expel, insist, look};
 
 /// Creates the database `name` from `template0` for `owner`, with the encoding and locale of `like`, and returns its
 /// OID. One that exists with this name, owner's or not, is returned as it is: the name is derived from a UID.
@@ -101,38 +101,6 @@ async fn drop_once(admins: &mut AdminSessions, row: &Row, patience: &mut Patienc
         }
     }
     admins.execute(&format!("DROP DATABASE {name}")).await
-}
-
-/// Gives the database with this OID another name, if it is called `from`. Safe to repeat; true when it is called `to` then, false
-/// when nothing has the OID any more.
-///
-/// One that is called otherwise is an error (`Unexpected`). Sessions in it are ended.
-pub async fn rename_database(
-    admins: &mut AdminSessions,
-    oid: u32,
-    from: &str,
-    to: &str,
-    deadline: Duration,
-) -> Result<bool, SwapError> {
-    let mut patience = Patience::new(deadline);
-    loop {
-        let rows = look(admins, &[oid], &[]).await?;
-        let Some(row) = rows.by_oid(oid) else { return Ok(false) };
-        if row.name == to {
-            return Ok(true);
-        }
-        if row.name != from {
-            return Err(SwapError::Unexpected(format!("database {from:?} (OID {oid}) is called {:?} now", row.name)));
-        }
-        if patience.is_over() {
-            return Err(patience.blocked(admins, &format!("renaming database {from:?} to {to:?}"), &[oid]).await);
-        }
-        if expel(admins, oid, &mut patience).await?
-            && let Err(error) = admins.execute(&rename(from, to)).await
-        {
-            patience.absorb(error).await?;
-        }
-    }
 }
 
 /// What the database with this OID is called; None when nothing has the OID.

@@ -98,16 +98,17 @@ async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance
 }
 
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
-    let name = derived_name(cx.database().target_name(), cx.names.uid(), DerivedRole::Staging);
-    let oid = cx.status.staging.as_ref().and_then(|s| s.oid).and_then(|oid| u32::try_from(oid).ok());
-    if let Some(oid) = oid.filter(|_| cx.status.resumed) {
-        match saving::save(cx, &name, oid).await? {
+    let made = derived_name(cx.database().target_name(), cx.names.uid(), DerivedRole::Staging);
+    let mut name = made.clone();
+    let mut oid = cx.status.staging.as_ref().and_then(|s| s.oid).and_then(|oid| u32::try_from(oid).ok());
+    if let Some(written) = oid.filter(|_| cx.status.resumed) {
+        match saving::save(cx, written).await? {
             Saving::Over => {}
-            Saving::Kept => {
-                cx.status.staging = None;
-                return Ok(Advance::Done);
-            }
+            Saving::Kept => oid = None,
             Saving::Not(advance) => return Ok(advance),
+        }
+        if let Some(saved) = &cx.status.saved {
+            name.clone_from(&saved.database);
         }
     }
     if let Some(wait) = end_movers(cx).await? {
@@ -116,7 +117,7 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     if cx.status.staging.is_none() {
         return Ok(Advance::Done);
     }
-    if let Some(wait) = drop_staging(cx, &name).await? {
+    if let Some(wait) = drop_staging(cx, &made).await? {
         return Ok(wait);
     }
     // By its OID as well: a copy that an operator that came late has published after all is called otherwise, and the source

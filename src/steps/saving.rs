@@ -1,12 +1,13 @@
 //! What the application wrote to the new database is saved before a rollback drops that: nothing is ever dropped undumped.
 //!
-//! Effects: a mover dumps the withdrawn database, which nobody reaches by the application's name any more, to a key of its own;
-//! another reads the dump back. Intent and evidence stand in `status.saved`. What cannot be saved is kept: the database gets a name
-//! that no run ever takes, and the undo goes on, because the application must not stand still for it.
+//! The database is withdrawn under a name that no run ever takes, neither this one, whose forward steps an operator that comes late
+//! may still believe in, nor a later one. Effects: a mover dumps it to a key of its own; another reads the dump back. Intent and
+//! evidence stand in `status.saved`. What cannot be saved is kept under that name, and the undo goes on, because the application must
+//! not stand still for it.
 
 use super::context::{Context, archive, lost, path, sql};
-use super::s04_fence::{DEADLINE, admins, swap};
-use super::transfer::{Moved, drive_back, end_movers};
+use super::s04_fence::admins;
+use super::transfer::{Moved, drive_back};
 use crate::api::conditions::reasons;
 use crate::api::{Saved, Side};
 use crate::archive::{ErrorKind, keys};
@@ -29,23 +30,33 @@ pub enum Saving {
     Not(Advance),
 }
 
-/// Goes on with saving the withdrawn database `name` with this OID.
-pub async fn save(cx: &mut Context<'_>, name: &str, oid: u32) -> Result<Saving, Failure> {
+/// Before the new database is withdrawn: the name that it gets then, and where it will be saved. `true` when that is recorded
+/// already.
+///
+/// # Errors
+/// The status does not tell where the archive is.
+pub fn intend(cx: &mut Context<'_>) -> Result<bool, Failure> {
+    if cx.status.saved.is_some() {
+        return Ok(true);
+    }
+    let own = cx.status.archive.clone().ok_or_else(|| lost("where the archive is"))?;
+    let database = kept_name(cx.database().target_name(), cx.names.uid(), cx.status.run);
+    let key = keys::saved(&own.key, 1);
+    cx.status.saved = Some(Saved { bucket: own.bucket, key, database, attempt: 1, ..Saved::default() });
+    Ok(false)
+}
+
+/// Goes on with saving the withdrawn database with this OID.
+pub async fn save(cx: &mut Context<'_>, oid: u32) -> Result<Saving, Failure> {
     let Some(known) = cx.status.saved.clone() else {
-        if let Some(wait) = end_movers(cx).await? {
-            return Ok(Saving::Not(wait));
-        }
-        // One that is gone went by somebody's hand. One that is called otherwise is not dropped either: by name and OID only.
-        if called(cx, oid).await?.as_deref() != Some(name) {
-            return Ok(Saving::Over);
-        }
-        let own = cx.status.archive.clone().ok_or_else(|| lost("where the archive is"))?;
-        let key = keys::saved(&own.key, 1);
-        cx.status.saved = Some(Saved { bucket: own.bucket, key, database: name.into(), attempt: 1, ..Saved::default() });
-        return Ok(Saving::Not(Advance::Again));
+        // It went by somebody's hand before it could be withdrawn. If it did not, nothing must be dropped.
+        return match called(cx, oid).await? {
+            None => Ok(Saving::Over),
+            Some(_) => Err(lost("under which name the new database was put by")),
+        };
     };
-    if let Some(kept) = known.kept_as {
-        return keep(cx, name, &kept, oid).await;
+    if known.kept_as.is_some() {
+        return keep(cx, &known, oid).await;
     }
     if known.verified {
         return Ok(Saving::Over);
@@ -115,13 +126,12 @@ fn evidence(cx: &mut Context<'_>, known: &Saved, verdict: &Verdict) -> Advance {
     Advance::Again
 }
 
-/// Takes a failure: the next attempt is due, or the database is to be kept, under a name that is recorded first.
+/// Takes a failure: the next attempt is due, or the database is to be kept.
 fn failed(cx: &mut Context<'_>, failure: &Failure, again: bool) -> Advance {
-    let kept = kept_name(cx.database().target_name(), cx.names.uid(), cx.status.run);
     let archive = cx.status.archive.clone().unwrap_or_default();
     let Some(saved) = &mut cx.status.saved else { return Advance::Again };
     if !again {
-        saved.kept_as = Some(kept);
+        saved.kept_as = Some(saved.database.clone());
         saved.failure = Some(bounded(&failure.to_string()));
         return Advance::Again;
     }
@@ -133,17 +143,9 @@ fn failed(cx: &mut Context<'_>, failure: &Failure, again: bool) -> Advance {
     Advance::NextAttempt(failure.clone())
 }
 
-/// Gives the database the name under which it is kept.
-async fn keep(cx: &mut Context<'_>, name: &str, kept: &str, oid: u32) -> Result<Saving, Failure> {
-    if let Some(wait) = end_movers(cx).await? {
-        return Ok(Saving::Not(wait));
-    }
-    let mut target = admins(cx, Side::Target).await?;
-    let renamed = staging::rename_database(&mut target, oid, name, kept, DEADLINE)
-        .await
-        .map_err(|e| swap(Side::Target, reasons::RESTORE_FAILED, &e));
-    target.close().await;
-    if !renamed? {
+/// Leaves the database where it is, and says so.
+async fn keep(cx: &mut Context<'_>, known: &Saved, oid: u32) -> Result<Saving, Failure> {
+    if called(cx, oid).await?.is_none() {
         // Dropped by somebody meanwhile: there is nothing to keep.
         if let Some(saved) = &mut cx.status.saved {
             saved.kept_as = None;
@@ -151,9 +153,10 @@ async fn keep(cx: &mut Context<'_>, name: &str, kept: &str, oid: u32) -> Result<
         return Ok(Saving::Kept);
     }
     let server = cx.place(Side::Target).map_or_else(|| "the target".into(), |place| place.server());
-    let why = cx.status.saved.as_ref().and_then(|s| s.failure.clone()).unwrap_or_default();
     let message = format!(
-        "what the application had written to the new database could not be saved in the bucket and is kept as database {kept:?} of {server}: {why}"
+        "what the application had written to the new database could not be saved in the bucket and is kept as database {:?} of {server}: {}",
+        known.database,
+        known.failure.as_deref().unwrap_or_default()
     );
     cx.warn(reasons::TARGET_WRITES_KEPT, path(Side::Target), &message);
     Ok(Saving::Kept)

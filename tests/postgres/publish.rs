@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pgmigration::postgres::admin::AdminSessions;
 use pgmigration::postgres::carrier::Carrier;
+use pgmigration::postgres::completion;
 use pgmigration::postgres::publish::{Publication, PublishNames, PublishState, plan};
 use pgmigration::postgres::staging::{carry, create_staging, dress_of, drop_database, name_of, rename_database};
 use pgmigration::postgres::swap::SwapError;
@@ -204,36 +205,34 @@ async fn a_staging_database_is_made_dressed_and_dropped() {
 }
 
 #[tokio::test]
-async fn a_database_is_kept_under_another_name_and_its_mark_goes() {
+async fn a_mark_goes_and_a_written_copy_is_withdrawn_under_a_name_of_its_own() {
     for bin in servers() {
         let cluster = target(&bin, true);
         let mut admins = open(carrier(&cluster)).await;
         let before = picture(&cluster);
         assert!(completion::mark(&mut admins, "app", r#"{"done": "it's so"}"#).await.unwrap());
-        let (app, settings) = dress_of(&mut admins, "app").await.unwrap();
+        let (_, settings) = dress_of(&mut admins, "app").await.unwrap();
         assert_eq!(completion::read(&settings), Some(r#"{"done": "it's so"}"#));
         for _ in 0..2 {
             completion::unmark(&mut admins, "app").await.unwrap();
         }
         assert_eq!(picture(&cluster), before);
 
-        let staging = PublishNames::derive("app", UID).staging;
-        let oid = dress_of(&mut admins, &staging).await.unwrap().0.oid;
-        let in_the_way = cluster.try_session("owner", &staging).await.unwrap();
-        for _ in 0..2 {
-            assert!(rename_database(&mut admins, oid, &staging, "app_k1", SOON).await.unwrap());
-        }
-        drop(in_the_way);
+        // Published, then withdrawn under a name of its own, which nothing that looks for the staging database finds.
+        let publication = plan(&mut admins, PublishNames::derive("app", UID)).await.unwrap();
+        publication.publish(&mut admins, SOON).await.unwrap();
+        let mut back = publication.clone();
+        back.names.staging = "app_k1".into();
+        assert_eq!(back.state(&mut admins).await.unwrap(), PublishState::Published);
+        back.withdraw(&mut admins, SOON).await.unwrap();
+        let oid = publication.staging_oid;
         assert_eq!((tables(&cluster, "app_k1"), name_of(&mut admins, oid).await.unwrap()), ("new".into(), Some("app_k1".into())));
-        // Never one that somebody else gave a name, nor another one under that name.
-        let refused = rename_database(&mut admins, oid, &staging, "app_k2", SOON).await.unwrap_err();
+        assert_eq!(tables(&cluster, "app"), "old");
+        assert!(matches!(publication.state(&mut admins).await.unwrap(), PublishState::Foreign { .. }));
+        let refused = drop_database(&mut admins, &publication.names.staging, oid, SOON).await.unwrap_err();
         assert!(matches!(refused, SwapError::Unexpected(_)), "{refused}");
-        let taken = rename_database(&mut admins, oid, "app_k1", "app", Duration::from_secs(1)).await;
-        assert!(taken.is_err() && tables(&cluster, "app") == "old");
         drop_database(&mut admins, "app_k1", oid, SOON).await.unwrap();
-        assert!(!rename_database(&mut admins, oid, &staging, "app_k1", SOON).await.unwrap());
         assert_eq!(name_of(&mut admins, oid).await.unwrap(), None);
-        assert_eq!(catalog::database(admins.session().await.unwrap(), "app").await.unwrap().map(|d| d.oid), Some(app.oid));
     }
 }
 

@@ -156,6 +156,11 @@ pub fn undo_goes_backwards(world: &World, step: StepName) {
     }
 }
 
+/// Whether there is a copy that is not published.
+fn copies(world: &World) -> bool {
+    [Name::Staging, Name::Kept].into_iter().any(|name| world.target.named(name).is_some())
+}
+
 /// Whether an effect of `step` stands in the world.
 fn stands(world: &World, step: StepName) -> bool {
     let job = |task: Task| world.jobs[task as usize].state != JobState::Absent;
@@ -168,11 +173,7 @@ fn stands(world: &World, step: StepName) -> bool {
         }
         StepName::Dump => job(Task::Dump) || world.bucket.archive.is_some() || world.bucket.sealed,
         StepName::VerifyArchive => job(Task::Verify),
-        StepName::Restore => {
-            [Task::Restore, Task::Save, Task::SaveRead].into_iter().any(job)
-                || world.target.named(Name::Staging).is_some()
-                || world.orphan
-        }
+        StepName::Restore => [Task::Restore, Task::Save, Task::SaveRead].into_iter().any(job) || copies(world) || world.orphan,
         StepName::Compare => job(Task::Compare) || job(Task::CompareAgain),
         StepName::Analyze => job(Task::Analyze),
         StepName::Publish => {

@@ -224,7 +224,7 @@ pub fn drop_staging(cx: &mut Call<'_>, intent: bool) -> Result<Option<Advance>, 
     }
     if cx.world.target.named(Name::Staging).is_some() {
         cx.effect(intent, "the staging database is dropped")?;
-        cx.world.drop_staging();
+        cx.world.drop_copy(Name::Staging);
     }
     Ok(None)
 }
@@ -265,13 +265,13 @@ fn witness(cx: &mut Call<'_>) -> Answer {
     Ok(Advance::Done)
 }
 
-/// The database that a publication speaks of, while nobody took it away.
-pub fn published_one(cx: &Call<'_>, known: &Publication) -> Result<Database, Stop> {
+/// The database that a publication speaks of, while nobody took it away. `staging`: what it is called while it is not published.
+pub fn published_one(cx: &Call<'_>, known: &Publication, staging: Name) -> Result<Database, Stop> {
     let oid = known.originals.parse().unwrap_or(0);
-    let foreign = [Name::Application, Name::Staging, Name::Aside]
+    let foreign = [Name::Application, staging, Name::Aside]
         .into_iter()
         .any(|name| cx.world.target.named(name).is_some_and(|d| d.oid != oid && d.oid != EXISTING));
-    let copy = cx.world.target.oid(oid).filter(|d| !foreign && matches!(d.name, Name::Staging | Name::Application));
+    let copy = cx.world.target.oid(oid).filter(|d| !foreign && (d.name == staging || d.name == Name::Application));
     copy.ok_or_else(|| terminal(reasons::PUBLISH_FAILED))
 }
 
@@ -295,7 +295,7 @@ fn publish(cx: &mut Call<'_>) -> Answer {
     tight(cx)?;
     let intent = cx.seen.publication.is_some();
     loop {
-        let copy = published_one(cx, &known)?;
+        let copy = published_one(cx, &known, Name::Staging)?;
         let target = &mut cx.world.target;
         let open = copy.open && target.oid(EXISTING).is_none_or(|d| d.open);
         match (copy.name, open) {

@@ -121,15 +121,16 @@ fn dump(cx: &mut Call<'_>) -> Answer {
 }
 
 fn restore(cx: &mut Call<'_>) -> Answer {
-    let oid = cx.status.staging.as_ref().and_then(|s| s.oid).and_then(|oid| u8::try_from(oid).ok());
-    if let Some(oid) = oid.filter(|_| cx.status.resumed) {
-        match save(cx, oid)? {
+    let mut oid = cx.status.staging.as_ref().and_then(|s| s.oid).and_then(|oid| u8::try_from(oid).ok());
+    let mut name = Name::Staging;
+    if let Some(written) = oid.filter(|_| cx.status.resumed) {
+        match save(cx, written)? {
             Saving::Over => {}
-            Saving::Kept => {
-                cx.status.staging = None;
-                return Ok(Advance::Done);
-            }
+            Saving::Kept => oid = None,
             Saving::Not(advance) => return Ok(advance),
+        }
+        if cx.status.saved.is_some() {
+            name = Name::Kept;
         }
     }
     if !cx.end_jobs(&MOVERS)? {
@@ -141,8 +142,14 @@ fn restore(cx: &mut Call<'_>) -> Answer {
     if let Some(wait) = drop_staging(cx, true)? {
         return Ok(wait);
     }
-    if oid.is_some_and(|oid| cx.world.target.oid(oid).is_some()) {
-        return Err(terminal(reasons::RESTORE_FAILED));
+    if let Some(oid) = oid
+        && let Some(found) = cx.world.target.oid(oid)
+    {
+        if found.name != name {
+            return Err(terminal(reasons::RESTORE_FAILED));
+        }
+        cx.effect(true, "the withdrawn database is dropped")?;
+        cx.world.drop_copy(name);
     }
     cx.status.staging = None;
     Ok(Advance::Done)
@@ -161,26 +168,10 @@ const ATTEMPTS: i64 = 4;
 /// `steps::saving::save`.
 fn save(cx: &mut Call<'_>, oid: u8) -> Result<Saving, Stop> {
     let Some(known) = cx.status.saved.clone() else {
-        if !cx.end_jobs(&MOVERS)? {
-            return Ok(Saving::Not(wait()));
-        }
-        if cx.world.target.oid(oid).is_none_or(|d| d.name != Name::Staging) {
-            return Ok(Saving::Over);
-        }
-        cx.status.saved = Some(Saved { attempt: 1, ..Saved::default() });
-        return Ok(Saving::Not(Advance::Again));
+        return if cx.world.target.oid(oid).is_none() { Ok(Saving::Over) } else { Err(terminal(reasons::STATUS_LOST)) };
     };
     if known.kept_as.is_some() {
-        if !cx.end_jobs(&MOVERS)? {
-            return Ok(Saving::Not(wait()));
-        }
-        if cx.world.target.oid(oid).is_some_and(|d| d.name != Name::Staging) {
-            return Err(terminal(reasons::RESTORE_FAILED));
-        }
-        if cx.world.target.oid(oid).is_some() {
-            cx.effect(cx.seen.saved.as_ref().is_some_and(|s| s.kept_as.is_some()), "the new database is kept")?;
-            cx.world.keep_staging();
-        }
+        cx.world.keep();
         return Ok(Saving::Kept);
     }
     if known.verified {
@@ -261,19 +252,25 @@ fn resume(cx: &mut Call<'_>) -> Answer {
 
 fn publish(cx: &mut Call<'_>) -> Answer {
     let Some(known) = cx.status.publication.clone() else { return Ok(Advance::Done) };
+    if cx.status.resumed && cx.status.saved.is_none() {
+        cx.status.saved = Some(Saved { attempt: 1, ..Saved::default() });
+        return Ok(Advance::Again);
+    }
+    let staging = if cx.status.resumed { Name::Kept } else { Name::Staging };
     loop {
         let oid = known.originals.parse().unwrap_or(0);
         let existing = cx.world.target.oid(EXISTING);
         if cx.world.target.oid(oid).is_none() && existing.is_none_or(|d| d.name == Name::Application) {
             // `PublishState::Gone`.
             if existing.is_none_or(|d| d.open) {
+                cx.status.saved = None;
                 break;
             }
             cx.effect(true, "what had the final name takes connections")?;
             cx.world.target.allow(Name::Application, true);
             continue;
         }
-        let copy = published_one(cx, &known)?;
+        let copy = published_one(cx, &known, staging)?;
         if copy.name == Name::Application
             && let Some(wait) = application_at_rest(cx)?
         {
@@ -281,10 +278,10 @@ fn publish(cx: &mut Call<'_>) -> Answer {
         }
         let open = copy.open && existing.is_none_or(|d| d.open);
         match (copy.name, open) {
-            (Name::Staging, true) => break,
-            (Name::Staging, false) => {
+            (_, true) if copy.name == staging => break,
+            (_, false) if copy.name == staging => {
                 cx.effect(true, "the copy takes connections")?;
-                cx.world.target.allow(Name::Staging, true);
+                cx.world.target.allow(staging, true);
                 cx.world.target.allow(Name::Application, true);
             }
             (_, true) => {
@@ -294,11 +291,11 @@ fn publish(cx: &mut Call<'_>) -> Answer {
             }
             (_, false) => {
                 cx.effect(true, "the copy loses its final name")?;
-                cx.world.target.rename(Name::Application, Name::Staging);
+                cx.world.target.rename(Name::Application, staging);
                 if existing.is_some() {
                     cx.world.target.rename(Name::Aside, Name::Application);
                 }
-                cx.world.target.allow(Name::Staging, true);
+                cx.world.target.allow(staging, true);
                 cx.world.target.allow(Name::Application, true);
             }
         }

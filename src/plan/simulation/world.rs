@@ -24,6 +24,8 @@ pub enum Name {
     Staging,
     /// What had the final name before is called afterwards.
     Aside,
+    /// What a copy is called that was withdrawn after the application had written to it.
+    Kept,
 }
 
 /// What a database or an archive holds.
@@ -347,17 +349,20 @@ impl World {
         self.bucket.saved = false;
     }
 
-    /// Drops what has the staging name.
-    pub fn drop_staging(&mut self) {
-        let unsaved = self.written && !self.bucket.saved;
+    /// Drops what has this name: the staging one, or the one of a copy that was withdrawn.
+    pub fn drop_copy(&mut self, name: Name) {
+        let published = self.target.named(Name::Application).is_some_and(|d| d.oid != EXISTING);
+        let elsewhere = name == Name::Staging && (published || self.target.named(Name::Kept).is_some());
         self.proof = false;
-        self.target.drop(Name::Staging, unsaved);
-        self.without_copy();
+        self.target.drop(name, self.written && !self.bucket.saved && !elsewhere);
+        if !elsewhere {
+            self.without_copy();
+        }
     }
 
-    /// Gives what has the staging name one that nobody ever takes: it is out of every run's reach.
-    pub fn keep_staging(&mut self) {
-        if self.target.take(Name::Staging) {
+    /// A copy that was withdrawn keeps its name for ever: it is out of every run's reach.
+    pub fn keep(&mut self) {
+        if self.target.take(Name::Kept) {
             self.kept += 1;
         }
         self.without_copy();
@@ -413,7 +418,7 @@ impl World {
                 if self.proof { JobState::Done } else { JobState::Final }
             }
             Task::Analyze if staging.is_some() => JobState::Done,
-            Task::Save if staging.is_some() => {
+            Task::Save if self.target.named(Name::Kept).is_some() => {
                 self.bucket.saved = true;
                 JobState::Done
             }
