@@ -152,6 +152,9 @@ async fn keep(cx: &mut Context<'_>, known: &Saved, oid: u32) -> Result<Saving, F
         }
         return Ok(Saving::Kept);
     }
+    if cx.status.warnings.iter().any(|w| w.reason == reasons::TARGET_WRITES_KEPT) {
+        return Ok(Saving::Kept);
+    }
     let server = cx.place(Side::Target).map_or_else(|| "the target".into(), |place| place.server());
     let message = format!(
         "what the application had written to the new database could not be saved in the bucket and is kept as database {:?} of {server}: {}",
