@@ -6,10 +6,12 @@
 
 mod completion;
 mod context;
+mod saving;
 
 pub use context::{Context, Installation};
 
-use crate::api::StepName;
+use crate::api::conditions::reasons;
+use crate::api::{Side, StepName, StepState};
 use crate::plan::Failure;
 use crate::plan::record::Advance;
 
@@ -63,13 +65,40 @@ async fn forward(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failur
 /// # Errors
 /// As [`run`]; an undo is tried again for as long as it takes.
 pub async fn undo(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
-    backward(step, cx).await.map_err(|failure| cx.placed(failure))
+    let found = found_again(step, cx).await;
+    let undone = match found {
+        Ok(()) => backward(step, cx).await,
+        Err(failure) => Err(failure),
+    };
+    undone.map_err(|failure| cx.placed(failure))
+}
+
+/// Long after a migration its servers may live in other pods, or be gone, and another server may have their place. Before the first
+/// effect of going back from a published database both must be there: what runs is not stopped for a way that leads nowhere.
+/// Later on they are looked for anew after each failure.
+async fn found_again(step: StepName, cx: &mut Context<'_>) -> Result<(), Failure> {
+    let published = cx.status.publication.as_ref().is_some_and(|p| p.published);
+    let untouched = !cx.status.steps.iter().any(|s| matches!(s.state, StepState::Undoing | StepState::Undone));
+    let failed = cx.failures(step) > 0;
+    if cx.status.pinned.is_none() || !(failed || published && untouched) {
+        return Ok(());
+    }
+    // Without an undo it is the source alone that is to be opened.
+    let sides: &[Side] = if cx.status.undo.is_some() { &[Side::Source, Side::Target] } else { &[Side::Source] };
+    for side in sides {
+        match s01_pin::follow(cx, *side).await {
+            Err(failure) if published || failure.reason == reasons::SERVER_CHANGED => return Err(failure),
+            // The step may need nothing of it, or says itself what it lacks.
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 async fn backward(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
     match step {
-        // Nothing is undone of them: they change nothing, or only once going back is over.
-        StepName::Pin | StepName::Preflight | StepName::Witness | StepName::Resume | StepName::Keep => Ok(Advance::Done),
+        // Nothing is undone of them: they change nothing.
+        StepName::Pin | StepName::Preflight | StepName::Witness => Ok(Advance::Done),
         StepName::Quiesce => s03_quiesce::undo(cx).await,
         StepName::Fence => s04_fence::undo(cx).await,
         StepName::Dump => s05_dump::undo(cx).await,
@@ -80,5 +109,7 @@ async fn backward(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failu
         StepName::Publish => s11_publish::undo(cx).await,
         StepName::Repoint => s12_repoint::undo(cx).await,
         StepName::SchemaJob => s13_schema_job::undo(cx).await,
+        StepName::Resume => s14_resume::undo(cx).await,
+        StepName::Keep => s15_keep::undo(cx).await,
     }
 }
