@@ -10,6 +10,8 @@ mod saving;
 
 pub use context::{Context, Installation};
 
+use futures::future::{self, BoxFuture, FutureExt as _};
+
 use crate::api::conditions::reasons;
 use crate::api::{Side, StepName, StepState};
 use crate::plan::Failure;
@@ -40,23 +42,25 @@ pub async fn run(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failur
     forward(step, cx).await.map_err(|failure| cx.placed(failure))
 }
 
-async fn forward(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
+/// A plain function, so that what makes the futures of all steps is off the stack before one of them runs: together they are
+/// larger than a thread's stack in a build without optimization.
+fn forward<'a>(step: StepName, cx: &'a mut Context<'_>) -> BoxFuture<'a, Result<Advance, Failure>> {
     match step {
-        StepName::Pin => s01_pin::run(cx).await,
-        StepName::Preflight => s02_preflight::run(cx).await,
-        StepName::Quiesce => s03_quiesce::run(cx).await,
-        StepName::Fence => s04_fence::run(cx).await,
-        StepName::Dump => s05_dump::run(cx).await,
-        StepName::VerifyArchive => s06_verify_archive::run(cx).await,
-        StepName::Restore => s07_restore::run(cx).await,
-        StepName::Compare => s08_compare::run(cx).await,
-        StepName::Analyze => s09_analyze::run(cx).await,
-        StepName::Witness => s10_witness::run(cx).await,
-        StepName::Publish => s11_publish::run(cx).await,
-        StepName::Repoint => s12_repoint::run(cx).await,
-        StepName::SchemaJob => s13_schema_job::run(cx).await,
-        StepName::Resume => s14_resume::run(cx).await,
-        StepName::Keep => s15_keep::run(cx).await,
+        StepName::Pin => s01_pin::run(cx).boxed(),
+        StepName::Preflight => s02_preflight::run(cx).boxed(),
+        StepName::Quiesce => s03_quiesce::run(cx).boxed(),
+        StepName::Fence => s04_fence::run(cx).boxed(),
+        StepName::Dump => s05_dump::run(cx).boxed(),
+        StepName::VerifyArchive => s06_verify_archive::run(cx).boxed(),
+        StepName::Restore => s07_restore::run(cx).boxed(),
+        StepName::Compare => s08_compare::run(cx).boxed(),
+        StepName::Analyze => s09_analyze::run(cx).boxed(),
+        StepName::Witness => s10_witness::run(cx).boxed(),
+        StepName::Publish => s11_publish::run(cx).boxed(),
+        StepName::Repoint => s12_repoint::run(cx).boxed(),
+        StepName::SchemaJob => s13_schema_job::run(cx).boxed(),
+        StepName::Resume => s14_resume::run(cx).boxed(),
+        StepName::Keep => s15_keep::run(cx).boxed(),
     }
 }
 
@@ -86,7 +90,7 @@ async fn found_again(step: StepName, cx: &mut Context<'_>) -> Result<(), Failure
     // Without an undo it is the source alone that is to be opened.
     let sides: &[Side] = if cx.status.undo.is_some() { &[Side::Source, Side::Target] } else { &[Side::Source] };
     for side in sides {
-        match s01_pin::follow(cx, *side).await {
+        match s01_pin::follow(cx, *side).boxed().await {
             Err(failure) if published || failure.reason == reasons::SERVER_CHANGED => return Err(failure),
             // The step may need nothing of it, or says itself what it lacks.
             Ok(()) | Err(_) => {}
@@ -95,21 +99,22 @@ async fn found_again(step: StepName, cx: &mut Context<'_>) -> Result<(), Failure
     Ok(())
 }
 
-async fn backward(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
+/// As [`forward`].
+fn backward<'a>(step: StepName, cx: &'a mut Context<'_>) -> BoxFuture<'a, Result<Advance, Failure>> {
     match step {
         // Nothing is undone of them: they change nothing.
-        StepName::Pin | StepName::Preflight | StepName::Witness => Ok(Advance::Done),
-        StepName::Quiesce => s03_quiesce::undo(cx).await,
-        StepName::Fence => s04_fence::undo(cx).await,
-        StepName::Dump => s05_dump::undo(cx).await,
-        StepName::VerifyArchive => s06_verify_archive::undo(cx).await,
-        StepName::Restore => s07_restore::undo(cx).await,
-        StepName::Compare => s08_compare::undo(cx).await,
-        StepName::Analyze => s09_analyze::undo(cx).await,
-        StepName::Publish => s11_publish::undo(cx).await,
-        StepName::Repoint => s12_repoint::undo(cx).await,
-        StepName::SchemaJob => s13_schema_job::undo(cx).await,
-        StepName::Resume => s14_resume::undo(cx).await,
-        StepName::Keep => s15_keep::undo(cx).await,
+        StepName::Pin | StepName::Preflight | StepName::Witness => future::ready(Ok(Advance::Done)).boxed(),
+        StepName::Quiesce => s03_quiesce::undo(cx).boxed(),
+        StepName::Fence => s04_fence::undo(cx).boxed(),
+        StepName::Dump => s05_dump::undo(cx).boxed(),
+        StepName::VerifyArchive => s06_verify_archive::undo(cx).boxed(),
+        StepName::Restore => s07_restore::undo(cx).boxed(),
+        StepName::Compare => s08_compare::undo(cx).boxed(),
+        StepName::Analyze => s09_analyze::undo(cx).boxed(),
+        StepName::Publish => s11_publish::undo(cx).boxed(),
+        StepName::Repoint => s12_repoint::undo(cx).boxed(),
+        StepName::SchemaJob => s13_schema_job::undo(cx).boxed(),
+        StepName::Resume => s14_resume::undo(cx).boxed(),
+        StepName::Keep => s15_keep::undo(cx).boxed(),
     }
 }
