@@ -22,7 +22,6 @@ mod mover;
 mod objects;
 mod questions;
 mod refusals;
-mod rollback;
 mod rules;
 mod schema;
 mod servers;
