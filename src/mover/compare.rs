@@ -116,7 +116,7 @@ fn verdict(
     let tables = there.tables.len() as u64;
     let (reason, text) = match named.first() {
         None => {
-            let notes: String = definitions.notes.iter().take(NOTES).map(|note| format!("; {note}")).collect();
+            let notes: String = definitions.notes.iter().take(NOTES).flat_map(|note| ["; ", note]).collect();
             let equal = format!("{tables} tables with {rows} rows and {} definitions are equal", definitions.objects);
             (Reason::Done, format!("{equal} in {:?} and {:?}{notes}", task.source.database, task.target.database))
         }

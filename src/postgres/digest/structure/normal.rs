@@ -240,7 +240,7 @@ mod tests {
         for changed in [
             restored.replace("'a'", "'A'"),
             restored.replace("ANY", "ALL"),
-            restored.replace("=", "<>"),
+            restored.replace('=', "<>"),
             restored.replace("(v)", "(w)"),
             restored.replace(", ('b,]'::character varying)::text", ""),
         ] {
