@@ -188,14 +188,15 @@ impl Bucket {
         }
     }
 
-    /// Reads an object of at most `limit` bytes; `None` when it does not exist.
+    /// Reads an object of at most `limit` bytes; `None` when it does not exist. Its bytes are those that were written, as far as
+    /// the server keeps the checksum that came with them.
     ///
     /// # Errors
-    /// [`ErrorKind::TooLarge`] when it is larger than `limit`, and the kinds of the request.
+    /// [`ErrorKind::Mismatch`] when they are others, [`ErrorKind::TooLarge`] when it is larger than `limit`, and the kinds of the request.
     pub async fn get_small(&self, key: &str, limit: u64) -> Result<Option<Bytes>, ArchiveError> {
         let action = format!("read {key:?}");
-        let sent = self.client.get_object().bucket(&self.name).key(key).customize().config_override(Self::small()).send().await;
-        let found = match sent {
+        let request = self.client.get_object().bucket(&self.name).key(key).checksum_mode(ChecksumMode::Enabled);
+        let found = match request.customize().config_override(Self::small()).send().await {
             Ok(found) => found,
             Err(error) => return none_when_absent(ArchiveError::from_sdk(&action, &self.place, &error)),
         };
@@ -206,7 +207,14 @@ impl Bucket {
                 format!("cannot {action} in {}: it has {bytes} bytes, expected at most {limit}", self.place),
             ));
         }
-        let body = found.body.collect().await.map_err(|e| self.broken(&action, &e))?.into_bytes();
+        let body = match found.body.collect().await {
+            Ok(body) => body.into_bytes(),
+            Err(error) => {
+                let error = self.broken(&action, &error);
+                let changed = error.message.contains("checksum mismatch");
+                return Err(if changed { ArchiveError { kind: ErrorKind::Mismatch, ..error } } else { error });
+            }
+        };
         if body.len() as u64 == bytes {
             Ok(Some(body))
         } else {

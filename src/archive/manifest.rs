@@ -130,9 +130,15 @@ impl Bucket {
     /// # Errors
     /// [`ErrorKind::Mismatch`] when it is not of this form, and the kinds of the request.
     pub async fn read_document<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ArchiveError> {
-        let Some(text) = self.get_small(key, LIMIT).await? else { return Ok(None) };
-        if let Ok(document) = serde_json::from_slice(&text) {
-            return Ok(Some(document));
+        match self.get_small(key, LIMIT).await {
+            Ok(None) => return Ok(None),
+            Ok(Some(text)) => {
+                if let Ok(document) = serde_json::from_slice(&text) {
+                    return Ok(Some(document));
+                }
+            }
+            Err(error) if error.kind == ErrorKind::Mismatch => {}
+            Err(error) => return Err(error),
         }
         // What cannot be read twice is damaged in the bucket, and not on its way.
         let Some(text) = self.get_small(key, LIMIT).await? else { return Ok(None) };

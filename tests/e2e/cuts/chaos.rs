@@ -15,7 +15,7 @@ use super::case::Case;
 use super::damage::{self, Refusal};
 use super::stage::Stage;
 use super::trial::Trial;
-use super::{ROWS, campaign};
+use super::{ROWS, campaign, kind};
 use crate::support::dice::number;
 
 /// A file with a line for each thing done.
@@ -79,7 +79,7 @@ async fn damages_without_end() {
     let count = rounds * number("DAMAGES", 200);
     let done = Done::<Refusal>::open(seed, "damages");
     let known: Vec<u64> = done.all().iter().map(|refusal| refusal.damage.number).collect();
-    let left: Vec<_> = damage::damages(seed, count).into_iter().filter(|damage| !known.contains(&damage.number)).collect();
+    let left: Vec<_> = kind::damages(seed, count).into_iter().filter(|damage| !known.contains(&damage.number)).collect();
     if !left.is_empty() {
         println!("{count} damages, {} left; seed {seed}, state in {:?}", left.len(), done.file);
         let stage = Stage::new("damage", ROWS).await;

@@ -14,122 +14,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::case::Op;
+use super::kind::{Damage, Kind, damages};
 use super::lane::{Ended, Lane};
 use super::stage::Stage;
 use super::trial::{Player, told};
 use crate::support::Side;
 use crate::support::dice::{Dice, number};
-
-/// What is wrong with the archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Kind {
-    /// One bit of the file is another one; length and tag are as they were.
-    Bit,
-    /// The same in the table of contents, which is not compressed.
-    BitInContents,
-    /// Eight bytes are others.
-    Bytes,
-    /// The file ends early.
-    Cut,
-    /// Its last byte is missing.
-    LastByte,
-    /// It has one byte more.
-    Longer,
-    /// It is empty.
-    Empty,
-    /// An older archive of the same database stands in the same file.
-    OlderInPlace,
-    /// An older archive of the same database was uploaded to the key.
-    OlderUploaded,
-    /// The older archive and a manifest that describes it, with our UID, run and key.
-    OlderWithManifest,
-    /// The manifest is that of another migration.
-    ManifestUid,
-    /// The manifest is that of another run.
-    ManifestRun,
-    /// The manifest tells another SHA-256.
-    ManifestSha,
-    /// The manifest tells another length.
-    ManifestBytes,
-    /// The manifest tells another schema for an extension.
-    ManifestExtension,
-    /// The manifest is no JSON.
-    ManifestGarbage,
-    /// The manifest is of a version to come.
-    ManifestVersion,
-    /// There is no object.
-    NoObject,
-    /// There is no manifest.
-    NoManifest,
-    /// The run was not sealed.
-    NoSeal,
-    /// The run was sealed with another archive.
-    OtherSeal,
-}
-
-const KINDS: [Kind; 21] = [
-    Kind::Bit,
-    Kind::BitInContents,
-    Kind::Bytes,
-    Kind::Cut,
-    Kind::LastByte,
-    Kind::Longer,
-    Kind::Empty,
-    Kind::OlderInPlace,
-    Kind::OlderUploaded,
-    Kind::OlderWithManifest,
-    Kind::ManifestUid,
-    Kind::ManifestRun,
-    Kind::ManifestSha,
-    Kind::ManifestBytes,
-    Kind::ManifestExtension,
-    Kind::ManifestGarbage,
-    Kind::ManifestVersion,
-    Kind::NoObject,
-    Kind::NoManifest,
-    Kind::NoSeal,
-    Kind::OtherSeal,
-];
-
-/// What verify, which is what seals, can find out.
-const BEFORE_SEAL: [Kind; 16] = [
-    Kind::Bit,
-    Kind::BitInContents,
-    Kind::Bytes,
-    Kind::Cut,
-    Kind::LastByte,
-    Kind::Longer,
-    Kind::Empty,
-    Kind::OlderInPlace,
-    Kind::OlderUploaded,
-    Kind::ManifestUid,
-    Kind::ManifestRun,
-    Kind::ManifestSha,
-    Kind::ManifestBytes,
-    Kind::ManifestGarbage,
-    Kind::NoObject,
-    Kind::NoManifest,
-];
-
-/// One damage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Damage {
-    pub seed: u64,
-    pub number: u64,
-    /// Which operation meets it: verify or restore.
-    pub op: Op,
-    pub kind: Kind,
-}
-
-/// The damages of a seed: each kind for restore, then each for verify, then the same at other places.
-pub fn damages(seed: u64, count: u64) -> Vec<Damage> {
-    let all: Vec<(Op, Kind)> =
-        KINDS.iter().map(|k| (Op::Restore, *k)).chain(BEFORE_SEAL.iter().map(|k| (Op::Verify, *k))).collect();
-    (0..count)
-        .map(|number| (number, all[usize::try_from(number).unwrap() % all.len()]))
-        .map(|(number, (op, kind))| Damage { seed, number, op, kind })
-        .collect()
-}
 
 /// A lane with a sealed archive, and an older one of the same database.
 pub struct Vault {
@@ -159,6 +49,16 @@ impl Vault {
         copy(&self.sealed, &place);
     }
 
+    /// Writes a document anew, changed, as a client of the server does.
+    async fn tell(&self, key: &str, change: impl FnOnce(&mut Value)) {
+        let store = &self.player.lane.stage.store;
+        let mut document: Value = serde_json::from_slice(&fs::read(store.file(key)).unwrap()).unwrap();
+        change(&mut document);
+        let bucket = store.bucket();
+        bucket.delete(key).await.unwrap();
+        bucket.put_create_only(key, Bytes::from(document.to_string()), "application/json").await.unwrap();
+    }
+
     async fn damage(&self, damage: &Damage) {
         let store = &self.player.lane.stage.store;
         let (key, prefix) = (self.player.lane.key(), self.player.lane.prefix());
@@ -171,11 +71,6 @@ impl Vault {
         dice.next();
         let mut bytes = fs::read(&archive).unwrap();
         let whole = bytes.len();
-        let tell = |path: &PathBuf, change: &dyn Fn(&mut Value)| {
-            let mut document: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
-            change(&mut document);
-            fs::write(path, serde_json::to_vec_pretty(&document).unwrap()).unwrap();
-        };
         match damage.kind {
             Kind::Bit => bytes[dice.below(whole)] ^= 1 << dice.below(8),
             Kind::BitInContents => bytes[5 + dice.below(2000)] ^= 1 << dice.below(8),
@@ -203,17 +98,25 @@ impl Vault {
                 }
                 return;
             }
-            Kind::ManifestUid => tell(&manifest, &|d| d["migrationUid"] = json!("0d9b2b9e-6f5e-4f43-9d5c-3a0c9d1f4b11")),
-            Kind::ManifestRun => tell(&manifest, &|d| d["run"] = json!("20200101_000000")),
-            Kind::ManifestSha => tell(&manifest, &|d| d["sha256"] = json!("a".repeat(64))),
-            Kind::ManifestBytes => tell(&manifest, &|d| d["bytes"] = json!(whole + 1)),
-            Kind::ManifestExtension => tell(&manifest, &|d| d["extensions"][0]["schema"] = json!("public")),
+            Kind::ManifestUid => {
+                self.tell(&keys::manifest(&key), |d| d["migrationUid"] = json!("0d9b2b9e-6f5e-4f43-9d5c-3a0c9d1f4b11")).await
+            }
+            Kind::ManifestRun => self.tell(&keys::manifest(&key), |d| d["run"] = json!("20200101_000000")).await,
+            Kind::ManifestSha => self.tell(&keys::manifest(&key), |d| d["sha256"] = json!("a".repeat(64))).await,
+            Kind::ManifestBytes => self.tell(&keys::manifest(&key), |d| d["bytes"] = json!(whole + 1)).await,
+            Kind::ManifestExtension => self.tell(&keys::manifest(&key), |d| d["extensions"][0]["schema"] = json!("public")).await,
+            Kind::ManifestRot => {
+                let text = fs::read_to_string(&manifest).unwrap();
+                fs::write(&manifest, text.replacen("PostgreSQL", "PostgreSQM", 1)).unwrap();
+            }
             Kind::ManifestGarbage => fs::write(&manifest, b"{\"version\": 1, ").unwrap(),
-            Kind::ManifestVersion => tell(&manifest, &|d| d["version"] = json!(2)),
+            Kind::ManifestVersion => self.tell(&keys::manifest(&key), |d| d["version"] = json!(2)).await,
             Kind::NoObject => return fs::remove_file(&archive).unwrap(),
             Kind::NoManifest => fs::remove_file(&manifest).unwrap(),
             Kind::NoSeal => fs::remove_file(&seal).unwrap(),
-            Kind::OtherSeal => tell(&seal, &|d| d["databases"][0]["sha256"] = json!("b".repeat(64))),
+            Kind::OtherSeal => {
+                self.tell(&keys::run_manifest(&prefix), |d| d["databases"][0]["sha256"] = json!("b".repeat(64))).await
+            }
         }
         // In place: the attributes of the file stay.
         fs::write(&archive, bytes).unwrap();
@@ -324,7 +227,7 @@ pub fn line(refusal: &Refusal) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_archive_is_refused_by_name() {
-    let (seed, count) = (number("PGM_SEED", 1), number("PGM_DAMAGES", 37));
+    let (seed, count) = (number("PGM_SEED", 1), number("PGM_DAMAGES", 39));
     let stage = Stage::new("damage", super::ROWS).await;
     let all = match std::env::var("PGM_DAMAGE") {
         Ok(text) => vec![serde_json::from_str(&text).unwrap()],

@@ -9,6 +9,7 @@ mod case;
 mod chaos;
 mod damage;
 mod http;
+mod kind;
 mod lane;
 mod stage;
 mod store;

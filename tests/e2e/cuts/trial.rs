@@ -214,6 +214,7 @@ impl Player {
             (trial.outcome, trial.why) = (outcome, why);
             // Whatever it left must not disturb the cases to come.
             self.level = 0;
+            let _ = fs::remove_dir_all(self.lane.stage.store.file(&self.lane.prefix()));
         }
         self.lane.heal();
         trial
