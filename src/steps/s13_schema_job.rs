@@ -1,8 +1,9 @@
 //! Bring the schema up to date: one Job per entry, in order, with the image and the environment of the live, re-pointed
 //! template of one container.
 //!
-//! Effect: the Job, created once per attempt, after what an earlier one left at work has ended, in the cluster and in the server. Its outcome is read before
-//! anything is scaled up. Undo: the Jobs of all attempts are deleted; what they did to the copy goes with the copy.
+//! Effect: the Job, created once per attempt, after what an earlier one left at work has ended. Its outcome is read before
+//! anything is scaled up; that of a failed one only once its sessions in the server have ended. Undo: the Jobs of all attempts
+//! are deleted; what they did to the copy goes with the copy.
 
 use kube::Client;
 

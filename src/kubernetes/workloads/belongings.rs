@@ -1,5 +1,7 @@
 //! What belongs to a workload: its pods, by owner chain within its selector, and how far they have come.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
@@ -10,6 +12,11 @@ use super::super::errors::{Error, Kind, Request, ask};
 use super::super::pods::{list, state};
 use super::{Setting, WorkloadId, WorkloadState, controller_of, get};
 use crate::api::WorkloadKind;
+
+/// Times that a workload is looked at again until its controller has caught up.
+const LOOKS: usize = 8;
+/// Between them.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
 /// What is left of a workload that was told to stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,13 +57,13 @@ pub struct Availability {
 /// # Errors
 /// [`Kind::NotFound`] when the workload is gone or another one has its name: its pods can no longer be told.
 pub async fn pods_left(client: &Client, id: &WorkloadId) -> Result<PodsLeft, Error> {
-    let now = present(client, id).await?;
+    let (now, seen) = caught_up(client, id).await?;
     let (pods, mut names, settled) = if now.kind == WorkloadKind::CronJob {
         let (pods, jobs) = of_cron_job(client, &now).await?;
         (pods, jobs, true)
     } else {
         let (pods, sets_settled) = of_scaled(client, &now).await?;
-        (pods, Vec::new(), sets_settled && now.observed_generation >= now.generation && now.current == 0)
+        (pods, Vec::new(), sets_settled && seen && now.current == 0)
     };
     let alive: Vec<&Pod> = pods.iter().filter(|pod| !is_over(pod)).collect();
     names.extend(alive.iter().map(|pod| pod.name_any()));
@@ -74,11 +81,10 @@ pub async fn pods_left(client: &Client, id: &WorkloadId) -> Result<PodsLeft, Err
 /// # Errors
 /// [`Kind::NotFound`] when the workload is gone or another one has its name.
 pub async fn availability(client: &Client, id: &WorkloadId) -> Result<Availability, Error> {
-    let now = present(client, id).await?;
+    let (now, seen) = caught_up(client, id).await?;
     let Some(wanted) = now.replicas else {
         return Ok(Availability { wanted: 0, available: 0, complete: now.suspended == Some(false), not_ready: Vec::new() });
     };
-    let seen = now.observed_generation >= now.generation;
     let complete = seen && now.available >= wanted && now.updated >= wanted && now.current == wanted;
     let not_ready = if complete {
         Vec::new()
@@ -88,6 +94,27 @@ pub async fn availability(client: &Client, id: &WorkloadId) -> Result<Availabili
         unready.take(8).map(|(name, state)| format!("{name} ({state})")).collect()
     };
     Ok(Availability { wanted, available: now.available, complete, not_ready })
+}
+
+/// The workload, and whether its controller has seen it as it was when this was called.
+///
+/// Whoever keeps annotating a Deployment moves its generation on each time, and no controller ever catches up with the newest:
+/// it has to with the one that stood at the beginning.
+async fn caught_up(client: &Client, id: &WorkloadId) -> Result<(WorkloadState, bool), Error> {
+    let mut now = present(client, id).await?;
+    let begun = now.generation;
+    if now.kind == WorkloadKind::CronJob {
+        return Ok((now, true)); // Its controller does not tell how far it is: its Jobs are looked at instead.
+    }
+    for _ in 0..LOOKS {
+        if now.observed_generation >= begun {
+            return Ok((now, true));
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        now = present(client, id).await?;
+    }
+    let seen = now.observed_generation >= begun;
+    Ok((now, seen))
 }
 
 async fn present(client: &Client, id: &WorkloadId) -> Result<WorkloadState, Error> {
