@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client};
 use pgmigration::api::{Outcome, PostgresMigration, PostgresMigrationStatus, StepName, StepState};
 use serde_json::{Value, json};
@@ -96,9 +97,23 @@ impl Migration {
     /// Waits for the end of the run, which must be `outcome`.
     pub async fn ended(&self, outcome: Outcome) -> PostgresMigrationStatus {
         let status = self.until("the end", |s| s.outcome.map(|_| s.clone())).await;
+        // Shown when the test fails: a status does not tell of attempts that came before.
+        println!("{}", self.events().await);
         assert_eq!(status.outcome, Some(outcome), "{}:\n{}", self.name, told(&status));
-        // Events and the finalizer follow the record.
+        // The finalizer follows the record.
         status
+    }
+
+    /// What was told of it in events.
+    async fn events(&self) -> String {
+        let api = Api::<Event>::namespaced(Side::New.client().await, &self.namespace);
+        let told = eventually("the events of a migration", || api.list(&ListParams::default())).await.items;
+        let own = told.into_iter().filter(|e| e.regarding.as_ref().and_then(|r| r.name.as_ref()) == Some(&self.name));
+        let words = own.map(|e| {
+            let at = e.event_time.map(|t| t.0.to_string()).unwrap_or_default();
+            format!("{at} {} {}", e.reason.unwrap_or_default(), e.note.unwrap_or_default())
+        });
+        words.collect::<Vec<_>>().join("\n")
     }
 
     /// Deletes it and waits until it is gone.
