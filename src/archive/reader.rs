@@ -8,10 +8,10 @@ use futures::stream::{BoxStream, StreamExt as _};
 use std::time::Duration;
 
 /// Bytes of one range.
-const RANGE: u64 = 8 * 1024 * 1024;
+const RANGE: u64 = 4 * 1024 * 1024;
 
 /// Ranges under way at the same time.
-const IN_FLIGHT: usize = 2;
+const IN_FLIGHT: usize = 3;
 
 /// Attempts of one range, beside those the client makes before an answer begins.
 const ATTEMPTS: u32 = 6;
@@ -19,7 +19,7 @@ const ATTEMPTS: u32 = 6;
 /// How long the body of one attempt of one range may take.
 const RANGE_ATTEMPT: Duration = Duration::from_mins(5);
 
-/// Reads one object once, from its first byte to its last. Holds at most three ranges of 8 MiB.
+/// Reads one object once, from its first byte to its last. Holds at most four ranges of 4 MiB.
 pub struct Reader {
     ranges: BoxStream<'static, Result<Bytes, ArchiveError>>,
 }

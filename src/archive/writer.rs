@@ -91,6 +91,11 @@ impl Writer {
         self.hash.bytes()
     }
 
+    /// SHA-256 of the bytes taken so far, lower-case hex.
+    pub fn sha256(&self) -> String {
+        self.hash.clone().finish_hex()
+    }
+
     /// Takes the next bytes. Waits while two parts are under way: that is the back-pressure to the producer.
     ///
     /// # Errors
@@ -188,7 +193,7 @@ impl Writer {
         if !self.is_ours(&there) {
             return Err(self.mismatch(&format!("{} bytes are there, {} were sent", there.bytes, self.bytes())));
         }
-        Ok(Written { bytes: self.bytes(), sha256: self.hash.clone().finish_hex(), etag: there.etag })
+        Ok(Written { bytes: self.bytes(), sha256: self.sha256(), etag: there.etag })
     }
 
     fn is_ours(&self, there: &ObjectInfo) -> bool {

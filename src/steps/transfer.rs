@@ -14,8 +14,9 @@ use crate::plan::Failure;
 use crate::plan::operation::{MigrationRef, OPERATION_VERSION, Operation, Outcome, Progress, Reason, Task, Verdict};
 use crate::plan::record::Advance;
 
-/// Seconds between two looks at a mover at work.
-const LOOK: i64 = 2;
+/// Seconds between two looks at a mover at work: of a step that is young, and of one that takes hours.
+const OFTEN: i64 = 1;
+const SELDOM: i64 = 5;
 /// Seconds that a mover's pod may take to start.
 const START_DEADLINE: i64 = 300;
 
@@ -67,6 +68,7 @@ pub async fn drive(cx: &mut Context<'_>, step: StepName, task: Task) -> Result<M
             Ok(Moved::Not(wait(format!("Job {job} is starting"))))
         }
         JobState::Deleting => Ok(Moved::Not(wait(format!("Job {job} was deleted and is ending")))),
+        JobState::Running { end: Some(end), .. } if !end.message.is_empty() => verdict(&about(cx, step), &job, &end.message),
         JobState::Running { waiting: Some(waiting), .. } => {
             let since = waiting.since.map_or(0, |t| cx.now.as_second() - t.as_second());
             let words = format!("{} {}", waiting.reason, waiting.message);
@@ -87,7 +89,7 @@ pub async fn drive(cx: &mut Context<'_>, step: StepName, task: Task) -> Result<M
                     Err(e) => format!("at work in pod {} (its log cannot be read: {e})", pod.name),
                 },
             };
-            Ok(Moved::Not(wait(message)))
+            Ok(Moved::Not(Advance::Wait { seconds: (elapsed(cx) / 60).clamp(OFTEN, SELDOM), message }))
         }
         JobState::Succeeded { end, .. } => ended(&about(cx, step), &home, &job, "it is complete, but its pod is gone", end),
         JobState::Failed { end, message, .. } => ended(&about(cx, step), &home, &job, &message, end),
@@ -199,14 +201,18 @@ fn reason_of(reason: Reason) -> &'static str {
 }
 
 fn wait(message: String) -> Advance {
-    Advance::Wait { seconds: LOOK, message }
+    Advance::Wait { seconds: OFTEN, message }
+}
+
+/// Seconds since the present step began.
+fn elapsed(cx: &Context<'_>) -> i64 {
+    let started = cx.status.steps.iter().find(|s| Some(s.name) == cx.status.step).and_then(|s| s.start_time.as_ref());
+    started.map_or(0, |t| cx.now.as_second() - t.0.as_second())
 }
 
 /// Takes the last progress line of a mover's log into the status; returns it in words.
 fn progress(cx: &mut Context<'_>, log: &str) -> String {
-    let now = cx.now.as_second();
-    let started = cx.status.steps.iter().find(|s| Some(s.name) == cx.status.step).and_then(|s| s.start_time.as_ref());
-    let elapsed = started.map_or(0, |t| now - t.0.as_second());
+    let elapsed = elapsed(cx);
     let last = log.lines().rev().find_map(|l| serde_json::from_str::<Progress>(l).ok());
     let (Some(p), Some(t)) = (last, cx.status.transfer.as_mut()) else { return "at work".into() };
     let int = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);

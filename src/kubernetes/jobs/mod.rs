@@ -78,6 +78,8 @@ pub enum JobState {
         pod: Option<JobPod>,
         /// What it waits for, unless the container runs or has run.
         waiting: Option<Waiting>,
+        /// How the container ended, when it has: Kubernetes' word follows seconds later, or never while an injected container runs.
+        end: Option<Termination>,
     },
     /// Kubernetes says Complete. Whether the work was done is for the verdict to say.
     Succeeded {
@@ -184,7 +186,8 @@ fn judge(job: &Job, pods: &[Pod]) -> JobState {
                 since: job.creation_timestamp().map(|time| time.0),
             }),
         };
-        JobState::Running { uid, pod: pod.map(|pod| JobPod { name: pod.name_any(), container }), waiting }
+        let end = pod.and_then(|pod| termination(pod, &container));
+        JobState::Running { uid, pod: pod.map(|pod| JobPod { name: pod.name_any(), container }), waiting, end }
     }
 }
 
@@ -356,6 +359,19 @@ mod tests {
         // What announces the end is not the end: pods may still run.
         assert!(matches!(judge(&job(Some(("FailureTarget", "DeadlineExceeded", ""))), &[]), JobState::Running { .. }));
         assert!(matches!(judge(&job(Some(("SuccessCriteriaMet", "", ""))), &[]), JobState::Running { .. }));
+    }
+
+    #[test]
+    fn an_end_is_seen_before_kubernetes_says_so() {
+        let ended = json!({"terminated": {"exitCode": 0, "reason": "Completed", "message": "said"}});
+        let earlier = pod("a", "2026-01-01T00:00:01Z", Some(ended.clone()), json!([]));
+        let end = |pods: &[Pod]| match judge(&job(None), pods) {
+            JobState::Running { end, .. } => end.map(|end| end.message),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(end(std::slice::from_ref(&earlier)).as_deref(), Some("said"), "although the injected one runs");
+        let running = pod("b", "2026-01-01T00:00:02Z", Some(json!({"running": {}})), json!([]));
+        assert_eq!(end(&[earlier, running]), None, "the latest pod is the one that counts");
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub const UTILITY_MISSING: i32 = 126;
 /// Takes nonce and UID, makes the private folder, undoes settings of the container that would change what tools do.
 const HEAD: &str = r#"umask 077
 nonce=$1 uid=$3
-for utility in mktemp mkfifo tee wc sha256sum cat rm kill; do
+for utility in mktemp mkfifo tee dd wc sha256sum cat rm kill; do
   command -v "$utility" >/dev/null || { echo "pgm: the container has no $utility" >&2; exit 126; }
 done
 dir=
@@ -106,11 +106,11 @@ done
 LC_ALL=C; export LC_ALL
 unset PGOPTIONS PGCLIENTENCODING PGAPPNAME PGSERVICE PGDATABASE PGUSER PGTZ PGDATESTYLE
 trap 'rm -rf "$dir"' EXIT
-tool= copier= hasher= counter= drain=
+tool= copier= joiner= hasher= counter= drain=
 stop() { # our exit status
   trap '' HUP INT PIPE TERM
   [ -z "$tool" ] || kill -TERM $tool 2>/dev/null
-  for helper in $copier $hasher $counter $drain; do kill -KILL $helper 2>/dev/null; done
+  for helper in $copier $joiner $hasher $counter $drain; do kill -KILL $helper 2>/dev/null; done
   wait
   exit "$1"
 }
@@ -131,18 +131,23 @@ read_on() { # to the end of what is left on our input; in the background, becaus
 }
 "#;
 
+/// A `pg_dump` that compresses writes 4 KiB at a time. Passed on as they come, each would be a message of its own in every
+/// process on the way, and those would take the processor from `pg_dump`: so they are joined (dd with blocks of two sizes).
 const PRODUCE: &str = r#"shift 3
-mkfifo "$dir/out" "$dir/a" "$dir/b" || exit 125
+mkfifo "$dir/out" "$dir/a" "$dir/b" "$dir/c" || exit 125
 hush
 sha256sum <"$dir/a" >"$dir/sum" & hasher=$!
 wc -c <"$dir/b" >"$dir/count" & counter=$!
-tee "$dir/a" "$dir/b" <"$dir/out" & copier=$!
+dd ibs=32k obs=64k <"$dir/c" 2>/dev/null & joiner=$!
+tee "$dir/a" "$dir/b" <"$dir/out" >"$dir/c" & copier=$!
 exec 3<&0
 listen
 "$@" <&3 3<&- >"$dir/out" & tool=$!
 exec </dev/null
 wait $tool; command=$?; tool=
 wait $copier; copy=$?; copier=
+wait $joiner; joined=$?; joiner=
+[ $copy -ne 0 ] || copy=$joined
 wait $hasher; wait $counter; hasher= counter=
 say $command $copy
 read_on

@@ -13,7 +13,7 @@ use crate::steps::context::{Context, SHORT, exec};
 const TOOLS: &str = r#"for tool in psql pg_dump pg_restore; do
   if command -v "$tool" >/dev/null 2>&1; then printf '%s %s\n' "$tool" "$("$tool" --version 2>/dev/null)"; fi
 done
-for utility in mktemp mkfifo tee wc sha256sum cat rm kill tr sleep; do
+for utility in mktemp mkfifo tee dd wc sha256sum cat rm kill tr sleep; do
   command -v "$utility" >/dev/null 2>&1 || printf 'lacking %s\n' "$utility"
 done"#;
 

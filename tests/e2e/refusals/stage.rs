@@ -76,7 +76,7 @@ fn server(server: &Server) -> Vec<Value> {
         main["volumeMounts"].as_array_mut().unwrap().push(socket.clone());
         let mut bare = main.clone();
         let take = "PATH=/usr/local/bin:/usr/bin:/bin; ln -sf /usr/lib/postgresql/*/bin/psql /tools/psql
-            for tool in sh mktemp mkfifo tee wc sha256sum cat rm kill tr sleep env; do ln -sf \"$(command -v $tool || echo /bin/$tool)\" /tools/$tool; done
+            for tool in sh mktemp mkfifo tee dd wc sha256sum cat rm kill tr sleep env; do ln -sf \"$(command -v $tool || echo /bin/$tool)\" /tools/$tool; done
             exec sleep infinity";
         for (member, value) in [
             ("name", json!("bare")),

@@ -1,5 +1,5 @@
 use super::*;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -93,6 +93,21 @@ fn what_a_command_prints_is_counted_and_hashed_and_passed_on() {
         let verdict = last_verdict(&output).unwrap();
         assert_eq!(verdict, PodVerdict { command: 0, copy: 0, bytes: 5_000_000, sha256: sha256(&output.stdout) });
         assert_eq!(scratch.entries(), 0, "the folder is gone");
+    }
+}
+
+#[test]
+fn small_pieces_are_joined_on_their_way() {
+    let write = "for n in 1 2 3 4 5 6 7 8 9 10; do head -c 4096 /dev/zero; done";
+    for shell in shells() {
+        let scratch = Scratch::new("joined");
+        let argv = produce("n0nce", "pgm/u/m/dump/1", "u", &command(&["sh", "-c", write]));
+        let mut child = start(&shell, &scratch, &argv);
+        drop(child.stdin.take());
+        let mut piece = [0; 65536];
+        let first = child.stdout.take().unwrap().read(&mut piece).unwrap();
+        assert_eq!(first, 40_960, "{shell:?}");
+        assert!(child.wait_with_output().unwrap().status.success(), "{shell:?}");
     }
 }
 
