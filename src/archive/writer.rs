@@ -12,6 +12,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -53,13 +54,17 @@ pub struct Writer {
     /// Taken by `complete` and `abort`: what is left at drop is aborted.
     upload: Option<String>,
     filling: BytesMut,
+    /// Buffers of parts that have arrived, taken up again in turn: so a short upload needs as much memory as a long one, and no part
+    /// waits for fresh pages.
+    spare: VecDeque<BytesMut>,
     uploads: Uploads,
     parts: Vec<Part>,
     next: u32,
     hash: Sha256,
 }
 
-type Uploads = JoinSet<Result<Part, ArchiveError>>;
+/// What each gives back is the part and its buffer.
+type Uploads = JoinSet<Result<(Part, BytesMut), ArchiveError>>;
 
 struct Part {
     number: u32,
@@ -79,6 +84,7 @@ impl Writer {
             key: key.to_owned(),
             upload: Some(upload),
             filling: BytesMut::new(),
+            spare: std::iter::repeat_n(BytesMut::new(), IN_FLIGHT + 1).collect(),
             uploads: JoinSet::new(),
             parts: Vec::new(),
             next: 1,
@@ -105,8 +111,9 @@ impl Writer {
         self.hash.update(data);
         while !data.is_empty() {
             let size = part_size(self.next);
-            if self.filling.capacity() == 0 {
-                self.filling.reserve(size);
+            if self.filling.capacity() < size {
+                let spare = self.spare.pop_front().filter(|spare| spare.capacity() >= size);
+                self.filling = spare.unwrap_or_else(|| BytesMut::with_capacity(size));
             }
             let take = data.len().min(size - self.filling.len());
             self.filling.extend_from_slice(&data[..take]);
@@ -132,15 +139,22 @@ impl Writer {
         self.next += 1;
         let body = std::mem::take(&mut self.filling).freeze();
         let (bucket, key, upload) = (self.bucket.clone(), self.key.clone(), self.upload.clone().unwrap_or_default());
-        self.uploads.spawn(async move { bucket.upload_part(&key, &upload, number, body).await });
+        self.uploads.spawn(async move {
+            let part = bucket.upload_part(&key, &upload, number, body.clone()).await?;
+            let mut buffer = body.try_into_mut().unwrap_or_default();
+            buffer.clear();
+            Ok((part, buffer))
+        });
         Ok(())
     }
 
     async fn reap(&mut self) -> Result<(), ArchiveError> {
         match self.uploads.join_next().await {
             None => Ok(()),
-            Some(Ok(part)) => {
-                self.parts.push(part?);
+            Some(Ok(sent)) => {
+                let (part, buffer) = sent?;
+                self.parts.push(part);
+                self.spare.push_back(buffer);
                 Ok(())
             }
             Some(Err(lost)) => {
