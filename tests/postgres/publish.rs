@@ -8,9 +8,8 @@ use pgmigration::postgres::admin::AdminSessions;
 use pgmigration::postgres::carrier::Carrier;
 use pgmigration::postgres::completion;
 use pgmigration::postgres::publish::{Publication, PublishNames, PublishState, plan};
-use pgmigration::postgres::staging::{carry, create_staging, dress_of, drop_database, name_of, rename_database};
+use pgmigration::postgres::staging::{carry, create_staging, dress_of, drop_database, name_of};
 use pgmigration::postgres::swap::SwapError;
-use pgmigration::postgres::{catalog, completion};
 
 use crate::chop::{Chop, Side};
 use crate::cluster::{Cluster, SOON, servers};
