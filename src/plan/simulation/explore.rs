@@ -107,7 +107,10 @@ impl Explorer {
                 events.extend((0..=effects).map(|after| (Event::Visit(Some((after, cut))), 1)));
             }
             events.extend(Trouble::all().map(|trouble| (Event::Trouble(trouble), 1)));
-            events.extend(Wish::ALL.into_iter().map(|wish| (Event::User(wish), usize::from(wish != Wish::GoOn))));
+            // Before the application may write, an acknowledgement and `unfence` say nothing that changes a decision.
+            let early = !self.machine.status(point.status).resumed;
+            let wishes = Wish::ALL.into_iter().filter(|wish| !early || !matches!(wish, Wish::Acknowledge | Wish::Unfence));
+            events.extend(wishes.map(|wish| (Event::User(wish), usize::from(wish != Wish::GoOn))));
         }
         for (event, cost) in events {
             let after = catch_unwind(AssertUnwindSafe(|| self.machine.happen(point, event)));
