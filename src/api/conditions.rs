@@ -71,6 +71,16 @@ pub mod reasons {
         CANCELLED = "Cancelled";
         /// spec.cancel came after the database was published.
         CANCEL_TOO_LATE = "CancelTooLate";
+        /// spec.rollback undid the run.
+        ROLLBACK_REQUESTED = "RollbackRequested";
+        /// spec.rollback came after the application was allowed to write to the new database, without saying so.
+        ROLLBACK_NOT_ACKNOWLEDGED = "RollbackNotAcknowledged";
+        /// What the application had written to the new database is in the bucket.
+        TARGET_WRITES_SAVED = "TargetWritesSaved";
+        /// What the application had written to the new database could not be saved: the database is kept.
+        TARGET_WRITES_KEPT = "TargetWritesKept";
+        /// spec.unfence opened the old database.
+        UNFENCED = "Unfenced";
         /// The object is being deleted.
         DELETED = "Deleted";
         /// The object is gone, and the source stays fenced.

@@ -42,9 +42,9 @@ const DIFFERENT_DATABASES: &str = "!(((has(self.source.postgres.exec.workloadRef
     printcolumn(name = "Size", type_ = "string", json_path = ".status.size", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.startTime) || (has(oldSelf.status.outcome) && oldSelf.status.outcome in ['Failed', 'Cancelled']) || (self.spec.mode == oldSelf.spec.mode && self.spec.serviceAccountName == oldSelf.spec.serviceAccountName && self.spec.source == oldSelf.spec.source && self.spec.archive.s3 == oldSelf.spec.archive.s3 && self.spec.databases == oldSelf.spec.databases && self.spec.target == oldSelf.spec.target)").message("spec must not change once the migration has started: only suspend, cancel, retry and archive.retentionDays may; set cancel: true to undo it first"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.startTime) || (has(oldSelf.status.outcome) && oldSelf.status.outcome in ['Failed', 'Cancelled']) || (self.spec.mode == oldSelf.spec.mode && self.spec.serviceAccountName == oldSelf.spec.serviceAccountName && self.spec.source == oldSelf.spec.source && self.spec.archive.s3 == oldSelf.spec.archive.s3 && self.spec.databases == oldSelf.spec.databases && self.spec.target == oldSelf.spec.target)").message("spec must not change once the migration has started: only suspend, cancel, retry, rollback, unfence and archive.retentionDays may; set cancel: true, or after publication rollback: {}, to undo it first"),
     validation = Rule::new("!has(oldSelf.spec.retry) || (has(self.spec.retry) && self.spec.retry >= oldSelf.spec.retry)").message("spec.retry must only grow"),
-    validation = Rule::new("!oldSelf.spec.cancel || self.spec.cancel").message("spec.cancel must not be taken back: to begin anew, delete the object and create it again")
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.undo) || has(oldSelf.status.outcome) || ((!oldSelf.spec.cancel || self.spec.cancel) && (!has(oldSelf.spec.rollback) || has(self.spec.rollback)))").message("spec.cancel and spec.rollback must not be taken back while everything is being undone: wait until status.outcome is set")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(DIFFERENT_DATABASES).message("source and target must not be the same database"))]
@@ -68,13 +68,49 @@ pub struct PostgresMigrationSpec {
     /// Stops before the next step while true; what runs, runs to its end.
     #[serde(default)]
     pub suspend: bool,
-    /// Undoes everything. Acts until the database is published.
+    /// Undoes everything. Acts until the database is published. To begin anew afterwards, take it back and raise retry.
     #[serde(default)]
     pub cancel: bool,
+    /// Goes back to the old database, also after the new one was published and after the migration has succeeded. Before
+    /// publication it acts as cancel does. To begin anew afterwards, take it back and raise retry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+    /// Opens the old database of a migration that has succeeded. From then on nothing keeps both databases equal.
+    /// It is not closed again when this is taken back.
+    #[serde(default)]
+    pub unfence: bool,
     /// Raise it to run a failed migration, or a failed schema job, again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub retry: Option<i64>,
+}
+
+/// How far to go back, and at what price.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollback {
+    /// Where to.
+    #[serde(default)]
+    pub to: RollbackTo,
+    /// What the author knows and accepts. Once the application was started on the new database, TargetWrites is needed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub acknowledge: Vec<RollbackAcknowledgement>,
+}
+
+/// Where a rollback leads to.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RollbackTo {
+    /// The old database, as it was when it was closed.
+    #[default]
+    Source,
+}
+
+/// What a rollback costs.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RollbackAcknowledgement {
+    /// What was written to the new database is not in the old one. It is saved in the bucket before the new one is dropped.
+    TargetWrites,
 }
 
 /// What the object is for.

@@ -101,6 +101,9 @@ pub struct PostgresMigrationStatus {
     /// True once the application was allowed to write to the new database: from here on, going back costs data.
     #[serde(default)]
     pub resumed: bool,
+    /// What became of the rows that the application had written to the new database, when that was rolled back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<Saved>,
 }
 
 /// Summary words that the OpenShift console has icons for.
@@ -213,7 +216,7 @@ pub enum Outcome {
     Succeeded,
     /// It did not; what had been done is undone.
     Failed,
-    /// The user called it off; what had been done is undone.
+    /// The user called it off or rolled it back; what had been done is undone.
     Cancelled,
 }
 
@@ -229,6 +232,9 @@ pub struct Undo {
     pub message: String,
     /// Step that was at work.
     pub step: StepName,
+    /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
     /// True once all is undone.
     #[serde(default)]
     pub complete: bool,
@@ -255,6 +261,8 @@ pub enum UndoCause {
     Cancel,
     /// The object is being deleted.
     Deletion,
+    /// spec.rollback.
+    Rollback,
 }
 
 /// One result of a check.
@@ -522,4 +530,34 @@ pub struct Completion {
     /// True: an earlier object of this name had moved the database, and this one had nothing to do.
     #[serde(default)]
     pub earlier: bool,
+}
+
+/// The new database after a rollback: saved in the bucket and dropped, or kept because it could not be saved.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Saved {
+    /// Bucket.
+    pub bucket: String,
+    /// Key of its dump: a plain pg_restore can read it.
+    pub key: String,
+    /// Name of the database from the moment that it is withdrawn: one that no run ever takes.
+    pub database: String,
+    /// The attempt at it, from 1.
+    #[serde(default)]
+    pub attempt: i64,
+    /// Length of the dump in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
+    /// SHA-256 of the dump, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// True once the dump was read back from the bucket. Only then the database is dropped.
+    #[serde(default)]
+    pub verified: bool,
+    /// Name under which the database is kept on the target's server, because it could not be saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_as: Option<String>,
+    /// Why it could not be saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }

@@ -29,6 +29,29 @@ pub fn document(archive_key: &str, what: &str, number: u32) -> String {
     format!("{archive_key}.{what}.{number}.json")
 }
 
+/// Folder below a run's prefix for what was saved when the run was rolled back.
+const SAVED: &str = "saved";
+
+/// Key of the dump of the new database that is made when a run is rolled back, from that of the run's own archive. It does not
+/// begin with that one: what begins so goes when a run is undone. `take` tells attempts apart that must not meet.
+pub fn saved(archive_key: &str, take: i64) -> String {
+    let (folder, name) = archive_key.rsplit_once('/').unwrap_or(("", archive_key));
+    let stem = name.strip_suffix(".dump").unwrap_or(name);
+    let number = if take > 1 { format!(".{take}") } else { String::new() };
+    let slash = if folder.is_empty() { "" } else { "/" };
+    format!("{folder}{slash}{SAVED}/{stem}{number}.dump")
+}
+
+/// Key of the document that says that a saved dump was read back.
+pub fn saved_seal(saved_key: &str) -> String {
+    format!("{saved_key}.run.manifest.json")
+}
+
+/// Where the manifest of a run goes that was rolled back: its archive stays, and the next run has one of its own to write.
+pub fn past_run_manifest(archive_key: &str) -> String {
+    format!("{archive_key}.run.manifest.json")
+}
+
 /// Key of the manifest that seals a run.
 pub fn run_manifest(run_prefix: &str) -> String {
     format!("{run_prefix}/run.manifest.json")
@@ -62,6 +85,16 @@ mod tests {
         assert_eq!(key, "onyx/shop/move/0d9b2b9e/a%2Fb%20%C3%BC_1_20261123_060000.dump");
         assert_eq!(manifest(&key), format!("{key}.manifest.json"));
         assert_eq!(run_manifest(&run), "onyx/shop/move/0d9b2b9e/run.manifest.json");
+    }
+
+    #[test]
+    fn what_is_saved_stands_apart_from_what_an_undo_deletes() {
+        let archive = "onyx/shop/move/0d9b2b9e/saved_20261123_060000.dump";
+        let saved = [saved(archive, 1), saved(archive, 2)];
+        assert_eq!(saved[0], "onyx/shop/move/0d9b2b9e/saved/saved_20261123_060000.dump");
+        assert_eq!(saved[1], "onyx/shop/move/0d9b2b9e/saved/saved_20261123_060000.2.dump");
+        assert!(saved.iter().all(|key| !key.starts_with(archive.trim_end_matches(".dump"))));
+        assert_eq!(saved_seal("a.dump"), "a.dump.run.manifest.json");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::crash;
 use crate::plan::decide::{Next, Rest, View, next};
 use crate::plan::failure::{Class, Remedy};
 use crate::plan::record::{self, Advance};
-use crate::plan::{Failure, summary};
+use crate::plan::{Failure, going_back, summary};
 use crate::steps::{self, Context, Installation};
 
 /// What every visit needs.
@@ -107,7 +107,7 @@ impl Visit {
                 Ok(Action::requeue(AT_ONCE))
             }
             Next::Release => {
-                if self.before.resumed {
+                if self.before.resumed && self.before.fence.is_some() {
                     self.event(reasons::FENCE_REMAINS, summary::FENCE_REMAINS).await;
                 }
                 self.set_finalizer(false).await?;
@@ -125,7 +125,7 @@ impl Visit {
             Next::Run(step) => self.run(step, now).await,
             Next::BeginUndo(cause) => {
                 let (reason, message) = record::undo_words(cause);
-                record::begin_undo(&mut self.after, cause, reason, message);
+                record::begin_undo(&mut self.after, cause, reason, message, now);
                 self.event(reason, message).await;
                 self.save(None).await?;
                 Ok(Action::requeue(AT_ONCE))
@@ -147,6 +147,7 @@ impl Visit {
                 self.save(None).await?;
                 Ok(Action::requeue(AT_ONCE))
             }
+            Next::Unfence => self.unfence(now).await,
             Next::Rest(rest) => self.rest(rest, now).await,
         }
     }
@@ -204,7 +205,7 @@ impl Visit {
         let now = Timestamp::now();
         let delay = match result {
             Ok(advance) => {
-                record::undo_advanced(&mut self.after, step, &advance);
+                record::undo_advanced(&mut self.after, step, &advance, now);
                 delay_of(&advance)
             }
             Err(failure) => {
@@ -213,7 +214,43 @@ impl Visit {
                 Duration::from_secs(u64::try_from(seconds).unwrap_or(1))
             }
         };
+        let news = going_back::news(&self.before, &self.after);
         self.save(None).await?;
+        match news {
+            Some((reasons::TARGET_WRITES_KEPT, words)) => {
+                self.publish(EventType::Warning, reasons::TARGET_WRITES_KEPT, &words).await;
+            }
+            Some((reason, words)) => self.event(reason, &words).await,
+            None => {}
+        }
+        Ok(Action::requeue(delay))
+    }
+
+    /// Opens the old database: the fence's undo, of a run that stays ended.
+    async fn unfence(&mut self, now: Timestamp) -> Result<Action, Error> {
+        if let Some(rest) = self.pause(StepName::Fence, now) {
+            return Ok(rest);
+        }
+        let result = {
+            let mut cx = Context::new(&self.visitor.installation, &self.live, &mut self.after, now);
+            steps::undo(StepName::Fence, &mut cx).await
+        };
+        let now = Timestamp::now();
+        let delay = match &result {
+            Ok(advance) => {
+                record::unfence_advanced(&mut self.after, advance, now);
+                delay_of(advance)
+            }
+            Err(failure) => {
+                self.report(StepName::Fence, failure).await;
+                let seconds = record::unfence_failed(&mut self.after, failure, now);
+                Duration::from_secs(u64::try_from(seconds).unwrap_or(1))
+            }
+        };
+        self.save(None).await?;
+        if matches!(result, Ok(Advance::Done)) {
+            self.event(reasons::UNFENCED, going_back::UNFENCED).await;
+        }
         Ok(Action::requeue(delay))
     }
 
@@ -225,10 +262,15 @@ impl Visit {
             self.save(None).await?;
             return Ok(Action::requeue(AT_ONCE));
         }
+        let told = self.before.conditions.iter().any(|c| c.reason == reasons::ROLLBACK_NOT_ACKNOWLEDGED);
         self.save(Some(rest)).await?;
+        if rest == Rest::Unacknowledged && !told {
+            let words = self.after.message.clone().unwrap_or_default();
+            self.publish(EventType::Warning, reasons::ROLLBACK_NOT_ACKNOWLEDGED, &words).await;
+        }
         Ok(match rest {
             Rest::Blocked => Action::requeue(Duration::from_secs(u64::try_from(RECHECK_SECONDS - age).unwrap_or(1))),
-            Rest::Planned | Rest::Suspended | Rest::Held | Rest::Ended => Action::requeue(SLOW),
+            Rest::Planned | Rest::Suspended | Rest::Held | Rest::Unacknowledged | Rest::Ended => Action::requeue(SLOW),
         })
     }
 

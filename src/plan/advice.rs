@@ -29,6 +29,10 @@ pub fn next(reason: &str) -> &'static str {
         r::TARGET_NOT_EMPTY => "Choose another targetName, or existingTarget: SetAside.",
         r::ENDPOINT_MISMATCH => "Correct the endpoint, or the Service and the NetworkPolicy on the way to it.",
         r::FENCE_NOT_POSSIBLE => "Do that, or use a superuser as adminUser with fence: Swap.",
+        r::ROLLBACK_NOT_ACKNOWLEDGED => {
+            "To go back, set spec.rollback.acknowledge to [TargetWrites]; to stay, take spec.rollback away."
+        }
+        r::TARGET_WRITES_KEPT => "Look into that database, save what must be kept, then drop it by hand.",
         r::ALREADY_MIGRATED => "Give this object another name, or delete it: the move that it is called after is over.",
         r::ARCHIVE_TOO_LARGE => "Make the database smaller first: an archive is one S3 object.",
         r::BUCKET_NOT_FOUND => "Create the bucket, or correct its name.",

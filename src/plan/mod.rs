@@ -7,6 +7,7 @@ pub mod checks;
 pub mod completion;
 pub mod decide;
 pub mod failure;
+pub mod going_back;
 pub mod itinerary;
 pub mod operation;
 pub mod record;

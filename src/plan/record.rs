@@ -157,7 +157,7 @@ pub fn failed(status: &mut PostgresMigrationStatus, mode: Mode, step: StepName, 
                 end(status, Outcome::Failed, now);
             }
         }
-        Remedy::Undo => begin_undo(status, UndoCause::Failure, failure.reason, &failure.message),
+        Remedy::Undo => begin_undo(status, UndoCause::Failure, failure.reason, &failure.message, now),
         Remedy::Hold => {
             status.hold = Some(Hold { step, reason: failure.reason.into(), message: bounded(&failure.message) });
         }
@@ -188,8 +188,8 @@ pub fn unhold(status: &mut PostgresMigrationStatus, spec: &PostgresMigrationSpec
     status.observed_retry = spec.retry.unwrap_or(0);
 }
 
-/// From here on everything is undone, last step first.
-pub fn begin_undo(status: &mut PostgresMigrationStatus, cause: UndoCause, reason: &str, message: &str) {
+/// From here on everything is undone, last step first. A run that had succeeded has no outcome any more.
+pub fn begin_undo(status: &mut PostgresMigrationStatus, cause: UndoCause, reason: &str, message: &str, now: Timestamp) {
     let step = status.step.unwrap_or(StepName::Pin);
     for e in &mut status.steps {
         e.failures = 0;
@@ -197,7 +197,9 @@ pub fn begin_undo(status: &mut PostgresMigrationStatus, cause: UndoCause, reason
         e.not_before = None;
     }
     status.hold = None;
-    status.undo = Some(Undo { cause, reason: reason.into(), message: bounded(message), step, complete: false });
+    (status.outcome, status.completion_time) = (None, None);
+    let (reason, message) = (reason.into(), bounded(message));
+    status.undo = Some(Undo { cause, reason, message, step, start_time: Some(Time(now)), complete: false });
 }
 
 /// Words for an undo that a person asked for.
@@ -206,11 +208,14 @@ pub fn undo_words(cause: UndoCause) -> (&'static str, &'static str) {
         UndoCause::Failure => (reasons::TRANSIENT, ""),
         UndoCause::Cancel => (reasons::CANCELLED, "spec.cancel is set"),
         UndoCause::Deletion => (reasons::DELETED, "the object is being deleted"),
+        UndoCause::Rollback => (reasons::ROLLBACK_REQUESTED, "spec.rollback is set"),
     }
 }
 
 /// Takes what a call of the undo of `step` came to.
-pub fn undo_advanced(status: &mut PostgresMigrationStatus, step: StepName, advance: &Advance) {
+pub fn undo_advanced(status: &mut PostgresMigrationStatus, step: StepName, advance: &Advance, now: Timestamp) {
+    // The only mover that an undo starts saves what was written to the new database; it counts its attempts itself.
+    let attempt = status.saved.as_ref().map_or(1, |s| s.attempt);
     let e = entry(status, step);
     e.failures = 0;
     e.failing_since = None;
@@ -219,7 +224,12 @@ pub fn undo_advanced(status: &mut PostgresMigrationStatus, step: StepName, advan
             e.state = StepState::Undone;
             e.message = None;
         }
-        Advance::Again | Advance::NextAttempt(_) => e.state = StepState::Undoing,
+        Advance::Again => e.state = StepState::Undoing,
+        Advance::NextAttempt(failure) => {
+            e.state = StepState::Undoing;
+            e.not_before = after(now, failure::pause(attempt));
+            e.message = Some(bounded(&format!("attempt {attempt}: the last one ended with {failure}")));
+        }
         Advance::Wait { message, .. } => {
             e.state = StepState::Undoing;
             e.message = Some(bounded(message));
@@ -238,6 +248,21 @@ pub fn undo_failed(status: &mut PostgresMigrationStatus, step: StepName, failure
     let seconds = failure::backoff(e.failures);
     e.not_before = after(now, seconds);
     status.step = Some(step);
+    seconds
+}
+
+/// As [`undo_advanced`], for `spec.unfence`: the run stays ended, and its last step the last.
+pub fn unfence_advanced(status: &mut PostgresMigrationStatus, advance: &Advance, now: Timestamp) {
+    let last = status.step;
+    undo_advanced(status, StepName::Fence, advance, now);
+    status.step = last;
+}
+
+/// As [`undo_failed`], for `spec.unfence`.
+pub fn unfence_failed(status: &mut PostgresMigrationStatus, failure: &Failure, now: Timestamp) -> i64 {
+    let last = status.step;
+    let seconds = undo_failed(status, StepName::Fence, failure, now);
+    status.step = last;
     seconds
 }
 

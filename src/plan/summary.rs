@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::advice::{self, fitted};
-use super::decide::Rest;
+use super::decide::{Back, Rest, back};
+use super::going_back;
 use super::itinerary::{ITINERARY, leg_of, number};
 use super::record::{LIMIT, bounded};
 use crate::api::conditions::{reasons, types};
@@ -30,12 +31,14 @@ pub fn summarize(
 ) {
     // What the next decision will be is told at once: nobody must see a phase without the conditions that belong to it.
     let blocked = spec.mode == Mode::Plan && status.start_time.is_none() && !status.blockers.is_empty();
-    let coming = match (&status.hold, blocked) {
-        (Some(_), _) => Some(Rest::Held),
-        (None, true) => Some(Rest::Blocked),
-        (None, false) => None,
+    let open = status.outcome.is_none() && status.undo.is_none();
+    let coming = match &status.hold {
+        _ if back(spec, status) == Back::Unacknowledged => Some(Rest::Unacknowledged),
+        Some(_) if open => Some(Rest::Held),
+        None if open && blocked => Some(Rest::Blocked),
+        Some(_) | None => None,
     };
-    let rest = rest.or(coming.filter(|_| status.outcome.is_none() && status.undo.is_none()));
+    let rest = rest.or(coming);
     status.phase = Some(phase(spec, status, rest));
     status.message = Some(bounded(&message(spec, status, rest)));
     status.progress = progress(status);
@@ -70,6 +73,9 @@ fn set(status: &mut PostgresMigrationStatus, kind: &str, w: Word, generation: i6
 }
 
 fn phase(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest: Option<Rest>) -> Phase {
+    if rest == Some(Rest::Unacknowledged) {
+        return Phase::RequiresApproval;
+    }
     match status.outcome {
         Some(Outcome::Succeeded) => return Phase::Succeeded,
         Some(Outcome::Failed) => return Phase::Failed,
@@ -86,7 +92,7 @@ fn phase(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest: O
         match rest {
             Some(Rest::Planned) => Phase::Pending,
             Some(Rest::Blocked) => Phase::Failed,
-            Some(Rest::Suspended | Rest::Held | Rest::Ended) => Phase::Pending,
+            Some(Rest::Suspended | Rest::Held | Rest::Unacknowledged | Rest::Ended) => Phase::Pending,
             None if spec.mode == Mode::Plan || status.run > 0 => Phase::Planning,
             None => Phase::Pending,
         }
@@ -95,20 +101,23 @@ fn phase(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest: O
 
 fn message(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest: Option<Rest>) -> String {
     if let Some(undo) = &status.undo {
-        return if undo.complete { undone(status, undo) } else { undoing(status, undo) };
+        return if undo.complete { undone(spec, status, undo) } else { undoing(status, undo) };
+    }
+    if rest == Some(Rest::Unacknowledged) {
+        return going_back::unacknowledged(spec, status);
     }
     match status.outcome {
         Some(Outcome::Succeeded) => return succeeded(spec, status),
         Some(Outcome::Failed) => return refused(spec, status),
-        Some(Outcome::Cancelled) => return format!("Called off before anything was changed. {ANEW}"),
+        Some(Outcome::Cancelled) => return format!("Called off before anything was changed. {}", going_back::anew(spec, status)),
         None => {}
     }
     if let Some(hold) = &status.hold {
         let again = "Raise spec.retry to run this step again.";
         let back = if status.resumed {
-            "The application may already have written to the new database: nothing goes back by itself any more."
+            "Or set spec.rollback to go back: what the application has written to the new database would be saved before."
         } else {
-            "Or delete the object to undo everything: the application was not started yet."
+            "Or set spec.rollback, or delete the object, to undo everything: the application was not started yet."
         };
         let head = format!("{} failed after the database was published ({}): ", title(hold.step), hold.reason);
         return fitted(&head, &hold.message, &["Nothing was undone.", advice::next(&hold.reason), again, back], LIMIT);
@@ -117,29 +126,29 @@ fn message(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest:
         Some(Rest::Planned) => "The checks passed and nothing was touched. Set spec.mode to Migrate to begin.".into(),
         Some(Rest::Blocked) => refused(spec, status),
         Some(Rest::Suspended) => "Suspended: set spec.suspend to false to go on.".into(),
-        Some(Rest::Held | Rest::Ended) | None => current(status).map_or_else(|| "Not looked at yet.".into(), |(_, m)| m),
+        Some(Rest::Held | Rest::Unacknowledged | Rest::Ended) | None => {
+            current(status).map_or_else(|| "Not looked at yet.".into(), |(_, m)| m)
+        }
     }
 }
 
-/// An object whose `spec.cancel` is set never runs again: it cannot be taken back.
-const ANEW: &str = "To begin anew, delete the object and create it again.";
-
 const CANCEL_TOO_LATE: &str = "spec.cancel came after the database was published and is not acted on. \
-    Until the application is started, deleting the object undoes everything.";
+    Set spec.rollback to go back to the old database.";
 
 /// Said when a finished object is deleted.
 pub const FENCE_REMAINS: &str = "the object is deleted; the source database stays fenced and its data unchanged. docs/runbook.md tells how to open it by hand";
 
-fn undone(status: &PostgresMigrationStatus, undo: &Undo) -> String {
+fn undone(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, undo: &Undo) -> String {
     let back = put_back(status);
+    let saved = going_back::saved(status);
     match undo.cause {
         UndoCause::Failure => {
             let head = format!("{} failed ({}): ", title(undo.step), undo.reason);
             fitted(&head, &undo.message, &[&back, advice::next(&undo.reason), "Then raise spec.retry."], LIMIT)
         }
-        UndoCause::Cancel | UndoCause::Deletion => {
-            fitted("Called off: ", &undo.message, &[&back, if undo.cause == UndoCause::Cancel { ANEW } else { "" }], LIMIT)
-        }
+        UndoCause::Cancel => fitted("Called off: ", &undo.message, &[&back, &going_back::anew(spec, status)], LIMIT),
+        UndoCause::Rollback => fitted("Rolled back: ", &undo.message, &[&back, &saved, &going_back::anew(spec, status)], LIMIT),
+        UndoCause::Deletion => fitted("Called off: ", &undo.message, &[&back], LIMIT),
     }
 }
 
@@ -151,9 +160,11 @@ fn undoing(status: &PostgresMigrationStatus, undo: &Undo) -> String {
     fitted("Undoing everything, because ", &undo.message, &[&doing], LIMIT)
 }
 
-/// Whether an undo keeps failing.
+/// Whether an undo keeps failing, or the opening of the old database that spec.unfence asks for.
 fn struggling(status: &PostgresMigrationStatus) -> bool {
-    status.undo.as_ref().is_some_and(|u| !u.complete) && status.steps.iter().any(|s| s.failures > 5)
+    let undoing = status.undo.as_ref().is_some_and(|u| !u.complete);
+    let opening = status.outcome == Some(Outcome::Succeeded);
+    (undoing || opening) && status.steps.iter().any(|s| s.failures > 5)
 }
 
 /// What the undo put back, last step first, as the steps say that were undone.
@@ -163,10 +174,13 @@ fn put_back(status: &PostgresMigrationStatus) -> String {
         1 => "1 workload is as it was".to_owned(),
         n => format!("{n} workloads are as they were"),
     };
+    let kept = status.saved.as_ref().is_some_and(|s| s.kept_as.is_some());
     let words = |step: StepName| match step {
         StepName::Publish => Some("what had the database's name has it again"),
         StepName::Repoint => Some("the settings of the application have their previous values"),
+        StepName::Restore if kept => Some("the new database has another name"),
         StepName::Restore => Some("no copy is left on the target"),
+        StepName::Dump if status.resumed => Some("the dump of the migration stays in the bucket"),
         StepName::Dump => Some("no dump is left in the bucket"),
         StepName::Fence => Some("the source database is open"),
         StepName::Quiesce => Some(workloads.as_str()),
@@ -202,16 +216,18 @@ fn succeeded(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> 
     let db = spec.databases.first();
     let name = db.map_or("", |d| d.target_name());
     if let Some(done) = status.completion.as_ref().filter(|c| c.earlier) {
+        let asked = if spec.rollback.is_some() || spec.unfence { going_back::NOTHING_HERE } else { "" };
         return format!(
-            "Nothing was done: an earlier object of this name (UID {}) moved the database to {name} at {}:{} and was done at {}. To move it once more, create an object of another name.",
+            "Nothing was done: an earlier object of this name (UID {}) moved the database to {name} at {}:{} and was done at {}. To move it once more, create an object of another name.{asked}",
             done.migration_uid, spec.target.endpoint.host, spec.target.endpoint.port, done.time
         );
     }
     let v = status.verification.clone().unwrap_or_default();
-    format!(
-        "The application runs on database {name} at {}:{}. {} tables with {} rows were proven equal. The old database is kept, unchanged and fenced.",
+    let head = format!(
+        "The application runs on database {name} at {}:{}. {} tables with {} rows were proven equal.",
         spec.target.endpoint.host, spec.target.endpoint.port, v.tables, v.rows
-    )
+    );
+    fitted(&format!("{head} "), &going_back::old_database(status), &[], LIMIT)
 }
 
 fn refused(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> String {
@@ -297,7 +313,16 @@ fn failure_reason(status: &PostgresMigrationStatus) -> String {
 fn condition(kind: &str, spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest: Option<Rest>) -> Word {
     let text = status.message.clone().unwrap_or_default();
     let undoing = status.undo.as_ref().is_some_and(|u| !u.complete);
+    let asked_back = rest == Some(Rest::Unacknowledged);
     match kind {
+        types::READY | types::STALLED if asked_back => {
+            word(if kind == types::READY { "False" } else { "True" }, reasons::ROLLBACK_NOT_ACKNOWLEDGED, text)
+        }
+        types::RECONCILING if asked_back => word("False", reasons::DONE, ""),
+        types::SUCCEEDED if asked_back => match status.outcome {
+            Some(_) => word("True", success_reason(status), succeeded(spec, status)),
+            None => word("Unknown", reasons::ROLLBACK_NOT_ACKNOWLEDGED, text),
+        },
         types::READY => match (status.outcome, rest) {
             (Some(Outcome::Succeeded), _) => word("True", success_reason(status), text),
             (Some(Outcome::Failed), _) => word("False", &failure_reason(status), text),
@@ -305,7 +330,7 @@ fn condition(kind: &str, spec: &PostgresMigrationSpec, status: &PostgresMigratio
             (None, Some(Rest::Planned)) => word("False", reasons::PLANNED, text),
             (None, Some(Rest::Suspended)) => word("False", reasons::SUSPENDED, text),
             (None, Some(Rest::Blocked | Rest::Held)) => word("False", &failure_reason(status), text),
-            (None, Some(Rest::Ended) | None) => word("False", reasons::PROGRESSING, text),
+            (None, Some(Rest::Ended | Rest::Unacknowledged) | None) => word("False", reasons::PROGRESSING, text),
         },
         types::RECONCILING => {
             if status.outcome.is_none() && rest.is_none() {
@@ -343,8 +368,14 @@ fn step_condition(kind: &str, status: &PostgresMigrationStatus) -> Word {
     let Some(leg) = ITINERARY.iter().find(|l| l.condition == Some(kind)) else {
         return word("Unknown", reasons::UNKNOWN, "");
     };
+    let succeeded = status.outcome == Some(Outcome::Succeeded);
     match status.steps.iter().find(|s| s.name == leg.step) {
         Some(e) => match e.state {
+            StepState::Undone if kind == types::FENCED && succeeded => word("False", reasons::UNFENCED, going_back::UNFENCED),
+            // A rollback that came after the application had run leaves the archive where it is.
+            StepState::Undone if kind == types::ARCHIVED && status.resumed && status.archive.is_some() => {
+                word("True", reasons::DONE, step_evidence(kind, status))
+            }
             StepState::Done => word("True", reasons::DONE, step_evidence(kind, status)),
             StepState::Running => word("False", reasons::PROGRESSING, e.message.clone().unwrap_or_default()),
             StepState::Undoing => word("Unknown", reasons::UNDOING, e.message.clone().unwrap_or_default()),
@@ -405,7 +436,7 @@ mod tests {
         let failure = Failure::terminal(reasons::NOT_EQUAL, message);
         record::failed(&mut status, Mode::Migrate, StepName::Compare, &failure, at(3));
         for leg in ITINERARY.iter().take(number(StepName::Compare)).filter(|leg| leg.has_effects) {
-            record::undo_advanced(&mut status, leg.step, &record::Advance::Done);
+            record::undo_advanced(&mut status, leg.step, &record::Advance::Done, at(4));
         }
         record::end_undo(&mut status);
         record::end(&mut status, Outcome::Failed, at(4));
@@ -450,7 +481,7 @@ mod tests {
             summarize(&spec(), &mut status, 1, None, at(2));
             status.message.clone().unwrap()
         };
-        assert!(said(false).ends_with("Or delete the object to undo everything: the application was not started yet."));
+        assert!(said(false).ends_with("or delete the object, to undo everything: the application was not started yet."));
         let after = said(true);
         assert!(!after.contains("delete") && after.contains("Raise spec.retry to run this step again."), "{after}");
     }

@@ -26,6 +26,14 @@ pub async fn mark(admins: &mut AdminSessions, database: &str, text: &str) -> Res
     }
 }
 
+/// Takes the mark of `database` off. Safe to repeat.
+///
+/// # Errors
+/// What the server says.
+pub async fn unmark(admins: &mut AdminSessions, database: &str) -> Result<(), SqlError> {
+    admins.execute(&format!("ALTER DATABASE {} RESET {SETTING}", quote_identifier(database))).await
+}
+
 /// The mark of a database with these settings.
 pub fn read(settings: &DatabaseSettings) -> Option<&str> {
     settings

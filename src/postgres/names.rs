@@ -17,6 +17,8 @@ pub enum DerivedRole {
     Staging,
     /// What stood in the target's place before.
     Aside,
+    /// A new database that was rolled back and could not be saved.
+    Kept,
 }
 
 impl DerivedRole {
@@ -26,6 +28,7 @@ impl DerivedRole {
             Self::Tombstone => 't',
             Self::Staging => 's',
             Self::Aside => 'a',
+            Self::Kept => 'k',
         }
     }
 }
@@ -41,6 +44,12 @@ pub fn derived_name(database: &str, uid: &str, role: DerivedRole) -> String {
     format!("{}_{digits}{}", database.get(..end).unwrap_or_default(), role.letter())
 }
 
+/// The name of a new database of run `run` that is kept after a rollback: of each run another one, since none may take the place
+/// of what an earlier one kept. At most 63 bytes for every number of runs that there can be.
+pub fn kept_name(database: &str, uid: &str, run: i64) -> String {
+    format!("{}{run}", derived_name(database, uid, DerivedRole::Kept))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +62,8 @@ mod tests {
         assert_eq!(derived_name("onyx", UID, DerivedRole::Tombstone), "onyx_0b1c2d3e4f5at");
         assert_eq!(derived_name("onyx", UID, DerivedRole::Staging), "onyx_0b1c2d3e4f5as");
         assert_eq!(derived_name("onyx", UID, DerivedRole::Aside), "onyx_0b1c2d3e4f5aa");
+        assert_eq!(kept_name("onyx", UID, 12), "onyx_0b1c2d3e4f5ak12");
+        assert!(kept_name(&"z".repeat(63), UID, 1_000_000).len() <= NAME_BYTES);
     }
 
     #[test]

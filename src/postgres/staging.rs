@@ -103,6 +103,11 @@ async fn drop_once(admins: &mut AdminSessions, row: &Row, patience: &mut Patienc
     admins.execute(&format!("DROP DATABASE {name}")).await
 }
 
+/// What the database with this OID is called; None when nothing has the OID.
+pub async fn name_of(admins: &mut AdminSessions, oid: u32) -> Result<Option<String>, SqlError> {
+    Ok(look(admins, &[oid], &[]).await?.by_oid(oid).map(|row| row.name.clone()))
+}
+
 /// Something of the source database that its copy does not have, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotCarried {

@@ -1,4 +1,5 @@
-//! The mark of a finished migration: looked for before anything else, written last of all.
+//! The mark of a finished migration: looked for before anything else, written last of all, taken off first when that is rolled
+//! back.
 //!
 //! It stands in two places, since either may go: on the target database, and in the bucket, where a mark counts only for
 //! the very database (server and OID) that it speaks of.
@@ -141,4 +142,28 @@ pub async fn mark(cx: &mut Context<'_>) -> Result<(), Failure> {
         }
         Err(failure) => Err(failure),
     }
+}
+
+/// Takes our mark off the target database. Another object's stays, and so does whatever has the name by now.
+pub async fn unmark(cx: &mut Context<'_>) -> Result<(), Failure> {
+    let name = cx.database().target_name().to_owned();
+    let uid = cx.names.uid().to_owned();
+    let mut target = admins(cx, Side::Target).await?;
+    let unmarked = async {
+        let session = target.session().await?;
+        let Some(found) = catalog::database(session, &name).await? else { return Ok(()) };
+        let settings = catalog::database_settings(session, found.oid).await?;
+        let mark = completion::read(&settings).and_then(|text| serde_json::from_str::<Mark>(text).ok());
+        if mark.is_some_and(|mark| mark.migration_uid == uid) { completion::unmark(&mut target, &name).await } else { Ok(()) }
+    }
+    .await;
+    target.close().await;
+    unmarked.map_err(|e: SqlError| swap(Side::Target, reasons::QUERY_FAILED, &e.into()))
+}
+
+/// Deletes our mark in the bucket.
+pub async fn forget(cx: &mut Context<'_>) -> Result<(), Failure> {
+    let key = keys::completion(&cx.run_prefix());
+    let bucket = cx.bucket().await?;
+    bucket.delete(&key).await.map_err(|e| archive(&e))
 }

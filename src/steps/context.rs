@@ -92,6 +92,11 @@ impl<'a> Context<'a> {
         record::attempt(self.status, step)
     }
 
+    /// Failures in a row of what is being done about `step`.
+    pub fn failures(&self, step: StepName) -> i64 {
+        self.status.steps.iter().find(|s| s.name == step).map_or(0, |s| s.failures)
+    }
+
     /// The object, as labels of what belongs to it name it.
     pub fn migration(&self) -> MigrationId {
         MigrationId { name: self.object.name_any(), uid: self.names.uid().into() }

@@ -6,12 +6,14 @@
 
 mod completion;
 mod context;
+mod saving;
 
 pub use context::{Context, Installation};
 
 use futures::future::{self, BoxFuture, FutureExt as _};
 
-use crate::api::StepName;
+use crate::api::conditions::reasons;
+use crate::api::{Side, StepName, StepState};
 use crate::plan::Failure;
 use crate::plan::record::Advance;
 
@@ -67,16 +69,41 @@ fn forward<'a>(step: StepName, cx: &'a mut Context<'_>) -> BoxFuture<'a, Result<
 /// # Errors
 /// As [`run`]; an undo is tried again for as long as it takes.
 pub async fn undo(step: StepName, cx: &mut Context<'_>) -> Result<Advance, Failure> {
-    backward(step, cx).await.map_err(|failure| cx.placed(failure))
+    let found = found_again(step, cx).await;
+    let undone = match found {
+        Ok(()) => backward(step, cx).await,
+        Err(failure) => Err(failure),
+    };
+    undone.map_err(|failure| cx.placed(failure))
+}
+
+/// Long after a migration its servers may live in other pods, or be gone, and another server may have their place. Before the first
+/// effect of going back from a published database both must be there: what runs is not stopped for a way that leads nowhere.
+/// Later on they are looked for anew after each failure.
+async fn found_again(step: StepName, cx: &mut Context<'_>) -> Result<(), Failure> {
+    let published = cx.status.publication.as_ref().is_some_and(|p| p.published);
+    let untouched = !cx.status.steps.iter().any(|s| matches!(s.state, StepState::Undoing | StepState::Undone));
+    let failed = cx.failures(step) > 0;
+    if cx.status.pinned.is_none() || !(failed || published && untouched) {
+        return Ok(());
+    }
+    // Without an undo it is the source alone that is to be opened.
+    let sides: &[Side] = if cx.status.undo.is_some() { &[Side::Source, Side::Target] } else { &[Side::Source] };
+    for side in sides {
+        match s01_pin::follow(cx, *side).boxed().await {
+            Err(failure) if published || failure.reason == reasons::SERVER_CHANGED => return Err(failure),
+            // The step may need nothing of it, or says itself what it lacks.
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// As [`forward`].
 fn backward<'a>(step: StepName, cx: &'a mut Context<'_>) -> BoxFuture<'a, Result<Advance, Failure>> {
     match step {
-        // Nothing is undone of them: they change nothing, or only once going back is over.
-        StepName::Pin | StepName::Preflight | StepName::Witness | StepName::Resume | StepName::Keep => {
-            future::ready(Ok(Advance::Done)).boxed()
-        }
+        // Nothing is undone of them: they change nothing.
+        StepName::Pin | StepName::Preflight | StepName::Witness => future::ready(Ok(Advance::Done)).boxed(),
         StepName::Quiesce => s03_quiesce::undo(cx).boxed(),
         StepName::Fence => s04_fence::undo(cx).boxed(),
         StepName::Dump => s05_dump::undo(cx).boxed(),
@@ -87,5 +114,7 @@ fn backward<'a>(step: StepName, cx: &'a mut Context<'_>) -> BoxFuture<'a, Result
         StepName::Publish => s11_publish::undo(cx).boxed(),
         StepName::Repoint => s12_repoint::undo(cx).boxed(),
         StepName::SchemaJob => s13_schema_job::undo(cx).boxed(),
+        StepName::Resume => s14_resume::undo(cx).boxed(),
+        StepName::Keep => s15_keep::undo(cx).boxed(),
     }
 }

@@ -149,11 +149,14 @@ pub async fn application_at_rest(cx: &mut Context<'_>) -> Result<Option<Advance>
         let Some(now) = found else { continue };
         let words = format!("{:?} {namespace}/{}", now.kind, now.name);
         if now.setting() != now.setting().stopped() {
+            let lost = if cx.status.resumed {
+                "what it wrote there is saved before that is dropped: stop it, and the undo goes on"
+            } else {
+                "which undoing would lose: save what must be kept, then stop it, and the undo goes on"
+            };
             return Err(Failure::needs_human(
                 reasons::CHANGED_BY_OTHERS,
-                format!(
-                    "{words} was started by somebody and may have written to the new database, which undoing would lose: save what must be kept, then stop it, and the undo goes on"
-                ),
+                format!("{words} was started by somebody and may have written to the new database; {lost}"),
             ));
         }
         let pods = workloads::pods_left(&client, &now.id()).await.map_err(|e| cx.api(Side::Target, &e))?;

@@ -2,9 +2,11 @@
 //!
 //! Effect: one mover Job that execs pg_dump in the source's own container and streams it into one object.
 //! Probe: the Job's verdict; a new attempt finds a finished object by its manifest. Undo: end the mover and what it started
-//! in the pod, abort its uploads, delete what this run wrote into the bucket.
+//! in the pod, abort its uploads, delete what this run wrote into the bucket. The archive of a migration whose application has
+//! run stays: how long it is kept was promised.
 
 use super::context::{Context, archive, lost, sql};
+use super::saving;
 use super::transfer::{Moved, drive, end_movers};
 use crate::api::conditions::reasons;
 use crate::api::{ArchiveStatus, Side, StepName};
@@ -13,6 +15,9 @@ use crate::plan::Failure;
 use crate::plan::operation::{DumpTask, Task, mover_tag_prefix};
 use crate::plan::record::Advance;
 use crate::postgres::catalog;
+
+/// Failures in a row after which a bucket that does not answer is left as it is, once the application has run.
+const PATIENCE: i64 = 4;
 
 pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(pinned) = cx.status.pinned.clone() else {
@@ -64,6 +69,15 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         }
     }
     let Some(planned) = cx.status.archive.clone() else { return Ok(Advance::Done) };
+    if cx.status.resumed {
+        match saving::put_manifest_by(cx, &planned.key).await {
+            Err(failure) if cx.failures(StepName::Dump) < PATIENCE => return Err(failure),
+            // The application waits for the old database, and nothing that it needs is in the bucket.
+            Err(failure) => cx.warn(failure.reason, "spec.archive.s3", &failure.message),
+            Ok(()) => {}
+        }
+        return Ok(Advance::Done);
+    }
     let bucket = cx.bucket().await?;
     bucket.abort_orphans(&cx.run_prefix()).await.map_err(|e| archive(&e))?;
     // The manifest first: what has no manifest does not exist.

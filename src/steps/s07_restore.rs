@@ -2,10 +2,12 @@
 //!
 //! Effects: the staging database (from template0, with the source's encoding and locale, owned by the owner), then one mover
 //! Job per attempt; each new attempt begins with a fresh staging database. Probe: `pg_database` by name, the Job's verdict.
-//! Undo: end the mover, drop the staging database. Nothing that an application can see is touched.
+//! Undo: end the mover, drop the staging database; one that an application has written to is saved before. Nothing that an
+//! application can see is touched.
 
 use super::context::{Context, lost, sql};
 use super::s04_fence::{DEADLINE, admins, current_name, swap};
+use super::saving::{self, Saving};
 use super::transfer::{Moved, drive, end_movers};
 use crate::api::conditions::reasons;
 use crate::api::{Side, Staging, StepName};
@@ -101,17 +103,31 @@ async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance
 }
 
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    let made = derived_name(cx.database().target_name(), cx.names.uid(), DerivedRole::Staging);
+    let mut name = made.clone();
+    let mut oid = cx.status.staging.as_ref().and_then(|s| s.oid).and_then(|oid| u32::try_from(oid).ok());
+    if let Some(written) = oid.filter(|_| cx.status.resumed) {
+        match saving::save(cx, written).await? {
+            Saving::Over => {}
+            Saving::Kept => oid = None,
+            Saving::Not(advance) => return Ok(advance),
+        }
+        if let Some(saved) = &cx.status.saved {
+            name.clone_from(&saved.database);
+        }
+    }
     if let Some(wait) = end_movers(cx).await? {
         return Ok(wait);
     }
-    let Some(known) = cx.status.staging.clone() else { return Ok(Advance::Done) };
-    let name = derived_name(cx.database().target_name(), cx.names.uid(), DerivedRole::Staging);
-    if let Some(wait) = drop_staging(cx, &name).await? {
+    if cx.status.staging.is_none() {
+        return Ok(Advance::Done);
+    }
+    if let Some(wait) = drop_staging(cx, &made).await? {
         return Ok(wait);
     }
     // By its OID as well: a copy that an operator that came late has published after all is called otherwise, and the source
     // must not open beside it.
-    if let Some(oid) = known.oid.and_then(|oid| u32::try_from(oid).ok()) {
+    if let Some(oid) = oid {
         let mut target = admins(cx, Side::Target).await?;
         let dropped = staging::drop_database(&mut target, &name, oid, DEADLINE)
             .await

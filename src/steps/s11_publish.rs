@@ -1,12 +1,13 @@
 //! Give the copy its final name: the same swap as the fence, on the target. Nothing was visible to applications before.
 //!
 //! Effects: settings of the database that a dump does not carry, then the renaming in one transaction. OIDs are recorded
-//! before. Probe: the catalogs, by OID. Undo: the same transaction backwards. A database that had the name is set aside,
+//! before. Probe: the catalogs, by OID. Undo: the same transaction backwards, to another name once an application has written to it. A database that had the name is set aside,
 //! never dropped.
 
 use super::context::{Context, lost, sql};
 use super::s03_quiesce::application_at_rest;
 use super::s04_fence::{self as fence, DEADLINE, admins, swap};
+use super::saving;
 use crate::api::conditions::reasons;
 use crate::api::{ExistingTarget, Publication, Side};
 use crate::plan::Failure;
@@ -116,7 +117,16 @@ async fn refuse_tables(cx: &mut Context<'_>, name: &str) -> Result<(), Failure> 
 
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(known) = cx.status.publication.clone() else { return Ok(Advance::Done) };
-    let publication = read(&known)?;
+    let mut publication = read(&known)?;
+    // A database that the application has written to never has the name again that the steps forward drop.
+    if cx.status.resumed {
+        if !saving::intend(cx)? {
+            return Ok(Advance::Again);
+        }
+        if let Some(saved) = &cx.status.saved {
+            publication.names.staging.clone_from(&saved.database);
+        }
+    }
     let mut target = admins(cx, Side::Target).await?;
     let state = publication.state(&mut target).await.map_err(|e| sql(Side::Target, &e));
     // From the moment that the copy had its name, the application may have written to it.
@@ -126,6 +136,11 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     };
     let withdrawn = match (state, at_rest) {
         (Ok(PublishState::Unpublished), _) => Ok(None),
+        (Ok(PublishState::Gone { open: true }), _) => {
+            // Somebody dropped it: there is nothing to save.
+            cx.status.saved = None;
+            Ok(None)
+        }
         (Ok(_), Ok(None)) => {
             let withdrawn = publication.withdraw(&mut target, DEADLINE).await;
             withdrawn.map(|()| None).map_err(|e| swap(Side::Target, reasons::PUBLISH_FAILED, &e))

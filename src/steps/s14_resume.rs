@@ -1,13 +1,14 @@
 //! Start the application on the new database.
 //!
 //! Effects: that it may write is recorded first (from here on, going back costs data), then one workload a call is scaled up.
-//! Done when all are available. Undo exists only for the moment before the first of them was started.
+//! Done when all are available. Undo: each is stopped again, and the object carries again how it was before the migration; done when
+//! no pod is left.
 
 use super::context::Context;
 use super::s03_quiesce::{id, original, words};
 use crate::api::conditions::reasons;
-use crate::api::{Quiesced, StepName, Workload};
-use crate::kubernetes::workloads::{self, Setting, Start};
+use crate::api::{Quiesced, Side, StepName, Workload};
+use crate::kubernetes::workloads::{self, Setting, Start, Stop};
 use crate::plan::Failure;
 use crate::plan::record::Advance;
 
@@ -74,9 +75,87 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     Ok(Advance::Wait { seconds: 2, message: waiting })
 }
 
+/// Seconds that pods may take to go when the application is stopped again.
+const STOPPED_WITHIN: i64 = 600;
+
+pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
+    if !cx.status.resumed {
+        return Ok(Advance::Done);
+    }
+    let own = application(cx).await?;
+    // The intent: whatever of it was started is to be stopped, also where a crash came before that was written down.
+    let begun = |q: &Quiesced| q.restored || q.stopped;
+    if own.iter().any(|at| begun(&cx.status.quiesced[*at])) {
+        for at in own {
+            let q = &mut cx.status.quiesced[at];
+            (q.requested, q.stopped, q.restored) = (false, false, false);
+        }
+        return Ok(Advance::Again);
+    }
+    if let Some(at) = own.iter().copied().find(|at| !cx.status.quiesced[*at].requested) {
+        let q = cx.status.quiesced[at].clone();
+        let client = cx.cluster(q.side).await?;
+        let stopped = workloads::stop_again(&client, cx.names.uid(), &id(&q), original(&q)).await;
+        if let Stop::HeldByOther(other) = stopped.map_err(|e| cx.api(q.side, &e))? {
+            return Err(Failure::needs_human(
+                reasons::CHANGED_BY_OTHERS,
+                format!("{} is held by another migration (UID {other}): wait for its end, or call it off", words(cx, &q)),
+            ));
+        }
+        cx.status.quiesced[at].requested = true;
+        return Ok(Advance::Again);
+    }
+    let mut left = Vec::new();
+    for at in own {
+        let q = cx.status.quiesced[at].clone();
+        let client = cx.cluster(q.side).await?;
+        let found = workloads::get(&client, &q.namespace, q.kind, &q.name).await.map_err(|e| cx.api(q.side, &e))?;
+        let Some(now) = found.filter(|now| now.uid == q.uid) else { continue };
+        if now.setting() != now.setting().stopped() {
+            return Err(Failure::needs_human(
+                reasons::CHANGED_BY_OTHERS,
+                format!(
+                    "{} was started again by somebody after it was stopped: stop it, and whatever keeps it running (an autoscaler, a GitOps controller), then the rollback goes on",
+                    words(cx, &q)
+                ),
+            ));
+        }
+        let pods = workloads::pods_left(&client, &now.id()).await.map_err(|e| cx.api(q.side, &e))?;
+        if !pods.quiet() {
+            let what = if pods.names.is_empty() { "its controller has not seen it yet".into() } else { pods.names.join(", ") };
+            left.push(format!("{}: {what}", words(cx, &q)));
+        }
+    }
+    if left.is_empty() {
+        return Ok(Advance::Done);
+    }
+    let left = left.into_iter().take(10).collect::<Vec<_>>().join("; ");
+    let begun = cx.status.undo.as_ref().and_then(|u| u.start_time.as_ref());
+    let waited = begun.map_or(0, |t| cx.now.as_second() - t.0.as_second());
+    if waited > STOPPED_WITHIN {
+        return Err(Failure::needs_human(
+            reasons::WRITERS_STILL_RUNNING,
+            format!("{waited} s after the rollback began there are still pods of: {left}"),
+        ));
+    }
+    Ok(Advance::Wait { seconds: 1, message: format!("waiting until no pod is left: {left}") })
+}
+
+/// Where the application's workloads stand among the stopped ones. What is gone, or was made anew, is not among them.
+async fn application(cx: &mut Context<'_>) -> Result<Vec<usize>, Failure> {
+    let (side, namespace) = (Side::Target, cx.namespace(Side::Target));
+    let client = cx.cluster(side).await?;
+    let mut found = Vec::new();
+    for workload in &cx.spec().target.application.workloads {
+        let now = workloads::get(&client, &namespace, workload.kind, &workload.name).await.map_err(|e| cx.api(side, &e))?;
+        found.extend(now.and_then(|now| cx.status.quiesced.iter().position(|q| q.uid == now.uid)));
+    }
+    Ok(found)
+}
+
 /// Where `workload` stands among the stopped ones, whichever side it was stopped for.
 async fn position(cx: &mut Context<'_>, workload: &Workload) -> Result<Option<usize>, Failure> {
-    let side = crate::api::Side::Target;
+    let side = Side::Target;
     let namespace = cx.namespace(side);
     let object = cx.object_words(side, &format!("{:?}", workload.kind), &workload.name);
     let client = cx.cluster(side).await?;

@@ -28,10 +28,26 @@ pub enum Moved {
     Not(Advance),
 }
 
+/// What is added to the number of an attempt of a second kind, so that its Jobs never meet those of the first: the witness, which
+/// compares as `Compare` does, and the dump of the new database in a rollback.
+const SECOND: i64 = 500;
+
 /// Goes on with the mover of `step`.
 pub async fn drive(cx: &mut Context<'_>, step: StepName, task: Task) -> Result<Moved, Failure> {
     // The witness compares under numbers of its own, so that it never takes the comparison's verdict for its own.
-    let attempt = cx.attempt(step) + if step == StepName::Witness { 500 } else { 0 };
+    let attempt = cx.attempt(step) + if step == StepName::Witness { SECOND } else { 0 };
+    let about = about(cx, step);
+    work(cx, &[Side::Source, Side::Target], attempt, about, task).await
+}
+
+/// Goes on with a mover that an undo needs at the target. `number` counts its attempts in this run from 1, at most 499.
+pub async fn drive_back(cx: &mut Context<'_>, number: i64, about: String, task: Task) -> Result<Moved, Failure> {
+    let attempt = (cx.status.run - 1).max(0) * 1000 + SECOND + number;
+    work(cx, &[Side::Target], attempt, about, task).await
+}
+
+/// Goes on with one attempt at a task, which works on the servers of `sides`.
+async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String, task: Task) -> Result<Moved, Failure> {
     let operation = Operation {
         version: OPERATION_VERSION,
         migration: MigrationRef {
@@ -46,8 +62,8 @@ pub async fn drive(cx: &mut Context<'_>, step: StepName, task: Task) -> Result<M
     let current = cx.status.transfer.as_ref().is_some_and(|t| t.job == job);
     if !current {
         // Each attempt looks for both servers anew: a pod may have been replaced since the last one.
-        for side in [Side::Source, Side::Target] {
-            follow(cx, side).await?;
+        for side in sides {
+            follow(cx, *side).await?;
         }
         cx.status.transfer = Some(Transfer { operation: operation.task.kind().word().into(), job, ..Transfer::default() });
         return Ok(Moved::Not(Advance::Again));
@@ -91,8 +107,8 @@ pub async fn drive(cx: &mut Context<'_>, step: StepName, task: Task) -> Result<M
             };
             Ok(Moved::Not(Advance::Wait { seconds: (elapsed(cx) / 60).clamp(OFTEN, SELDOM), message }))
         }
-        JobState::Succeeded { end, .. } => ended(&about(cx, step), &home, &job, "it is complete, but its pod is gone", end),
-        JobState::Failed { end, message, .. } => ended(&about(cx, step), &home, &job, &message, end),
+        JobState::Succeeded { end, .. } => ended(&about, &home, &job, "it is complete, but its pod is gone", end),
+        JobState::Failed { end, message, .. } => ended(&about, &home, &job, &message, end),
     }
 }
 
@@ -226,7 +242,9 @@ fn progress(cx: &mut Context<'_>, log: &str) -> String {
         _ => None,
     }
     .and_then(|p| i64::try_from(p).ok());
-    t.seconds_left = t.percent.filter(|p| *p >= 5).map(|p| elapsed * (100 - p) / p);
+    // What an undo moves began long after its step did.
+    let forward = cx.status.undo.is_none();
+    t.seconds_left = t.percent.filter(|p| forward && *p >= 5).map(|p| elapsed * (100 - p) / p);
     let moved = crate::plan::summary::bytes(t.bytes_done);
     match t.bytes_total {
         Some(total) => format!("{moved} of about {}", crate::plan::summary::bytes(total)),

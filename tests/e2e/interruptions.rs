@@ -58,7 +58,7 @@ async fn strike_operator(grace: u32) {
 }
 
 /// As [`strike_operator`], and does `meanwhile` before there is another. The caller holds the right to it.
-async fn replace_operator(grace: u32, meanwhile: impl Future<Output = ()>) {
+pub async fn replace_operator(grace: u32, meanwhile: impl Future<Output = ()>) {
     let client = Side::New.client().await;
     let pods = Api::<Pod>::namespaced(client.clone(), SYSTEM);
     let labels = ListParams::default().labels(&format!("app.kubernetes.io/name={OPERATOR}"));
@@ -81,14 +81,14 @@ async fn replace_operator(grace: u32, meanwhile: impl Future<Output = ()>) {
 }
 
 /// After the end of a migration that was called off: everything is as before, and both applications work.
-async fn as_before(scene: &Scene, before: &str) {
+pub async fn as_before(scene: &Scene, before: &str) {
     assert_same(before, &scene.snapshot().await);
     scene.writes(&scene.source).await;
     scene.writes(&scene.target).await;
 }
 
 /// As [`as_before`]; the object is not held back by a finalizer either.
-async fn called_off(scene: &Scene, migration: &Migration, before: &str) {
+pub async fn called_off(scene: &Scene, migration: &Migration, before: &str) {
     let status = migration.ended(Outcome::Cancelled).await;
     assert_eq!((condition(&status, "RolledBack"), condition(&status, "Succeeded")), ("True", "False"));
     eventually("the object to be released", || async {
@@ -220,9 +220,9 @@ async fn one_of_two(scene: &Scene) -> Migration {
 
 /// Holds a lock on the target's database (as `COMMENT` does until its transaction ends) that keeps it from being renamed, until
 /// [`RELEASE`].
-const HOLD: &str = "SET application_name = 'holder'; BEGIN; COMMENT ON DATABASE onyx IS 'held'; SELECT pg_sleep(600);";
-const HELD: &str = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'holder' AND wait_event = 'PgSleep'";
-const RELEASE: &str = "SELECT bool_and(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'holder'";
+pub const HOLD: &str = "SET application_name = 'holder'; BEGIN; COMMENT ON DATABASE onyx IS 'held'; SELECT pg_sleep(600);";
+pub const HELD: &str = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'holder' AND wait_event = 'PgSleep'";
+pub const RELEASE: &str = "SELECT bool_and(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'holder'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_schema_job_holds_until_it_is_tried_again() {

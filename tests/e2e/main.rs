@@ -22,6 +22,7 @@ mod mover;
 mod objects;
 mod questions;
 mod refusals;
+mod rollback;
 mod rules;
 mod schema;
 mod servers;

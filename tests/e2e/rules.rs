@@ -223,7 +223,27 @@ async fn a_started_migration_takes_only_control_fields() {
     let refusal = change(json!({"retry": null})).await.unwrap_err();
     assert!(refusal.contains("spec.retry must only grow"), "{refusal}");
 
-    change(json!({"cancel": true})).await.unwrap();
+    // What calls a migration off may be taken back, but not while it is being undone.
+    change(json!({"rollback": {"to": "Elsewhere"}})).await.unwrap_err();
+    change(json!({"rollback": {"acknowledge": ["Everything"]}})).await.unwrap_err();
+    let off = json!({"cancel": true, "unfence": true, "rollback": {"acknowledge": ["TargetWrites"]}});
+    let taken_back = [json!({"cancel": false}), json!({"rollback": null})];
+    change(off.clone()).await.unwrap();
+    for back in &taken_back {
+        change(back.clone()).await.unwrap();
+    }
+    change(off).await.unwrap();
+    let undo = json!({"cause": "Rollback", "reason": "RollbackRequested", "message": "spec.rollback is set", "step": "Keep"});
+    status(json!({"undo": undo})).await;
+    for back in &taken_back {
+        let refusal = change(back.clone()).await.expect_err(&format!("{back} was accepted"));
+        assert!(refusal.contains("must not be taken back while everything is being undone"), "{refusal}");
+    }
+    change(json!({"rollback": {"acknowledge": []}, "unfence": false})).await.unwrap();
+    status(json!({"outcome": "Cancelled"})).await;
+    for back in taken_back {
+        change(back).await.unwrap();
+    }
     room.end().await;
 }
 

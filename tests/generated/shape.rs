@@ -118,7 +118,7 @@ fn conditions_and_steps_are_keyed_lists() {
 }
 
 /// Members of the spec that may change while a migration runs. All others are fixed by a rule once it has started.
-const CONTROLS: [&str; 3] = ["suspend", "cancel", "retry"];
+const CONTROLS: [&str; 5] = ["suspend", "cancel", "retry", "rollback", "unfence"];
 
 #[test]
 fn every_member_of_the_spec_is_fixed_or_a_control() {

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use pgmigration::postgres::admin::AdminSessions;
 use pgmigration::postgres::carrier::Carrier;
+use pgmigration::postgres::completion;
 use pgmigration::postgres::publish::{Publication, PublishNames, PublishState, plan};
-use pgmigration::postgres::staging::{carry, create_staging, dress_of, drop_database};
+use pgmigration::postgres::staging::{carry, create_staging, dress_of, drop_database, name_of};
 use pgmigration::postgres::swap::SwapError;
 
 use crate::chop::{Chop, Side};
@@ -199,6 +200,38 @@ async fn a_staging_database_is_made_dressed_and_dropped() {
         drop_database(&mut admins, "app_s", oid, SOON).await.unwrap();
         drop_database(&mut admins, "app_s", oid, SOON).await.unwrap();
         assert_eq!(cluster.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'app_s'"), "0");
+    }
+}
+
+#[tokio::test]
+async fn a_mark_goes_and_a_written_copy_is_withdrawn_under_a_name_of_its_own() {
+    for bin in servers() {
+        let cluster = target(&bin, true);
+        let mut admins = open(carrier(&cluster)).await;
+        let before = picture(&cluster);
+        assert!(completion::mark(&mut admins, "app", r#"{"done": "it's so"}"#).await.unwrap());
+        let (_, settings) = dress_of(&mut admins, "app").await.unwrap();
+        assert_eq!(completion::read(&settings), Some(r#"{"done": "it's so"}"#));
+        for _ in 0..2 {
+            completion::unmark(&mut admins, "app").await.unwrap();
+        }
+        assert_eq!(picture(&cluster), before);
+
+        // Published, then withdrawn under a name of its own, which nothing that looks for the staging database finds.
+        let publication = plan(&mut admins, PublishNames::derive("app", UID)).await.unwrap();
+        publication.publish(&mut admins, SOON).await.unwrap();
+        let mut back = publication.clone();
+        back.names.staging = "app_k1".into();
+        assert_eq!(back.state(&mut admins).await.unwrap(), PublishState::Published);
+        back.withdraw(&mut admins, SOON).await.unwrap();
+        let oid = publication.staging_oid;
+        assert_eq!((tables(&cluster, "app_k1"), name_of(&mut admins, oid).await.unwrap()), ("new".into(), Some("app_k1".into())));
+        assert_eq!(tables(&cluster, "app"), "old");
+        assert!(matches!(publication.state(&mut admins).await.unwrap(), PublishState::Foreign { .. }));
+        let refused = drop_database(&mut admins, &publication.names.staging, oid, SOON).await.unwrap_err();
+        assert!(matches!(refused, SwapError::Unexpected(_)), "{refused}");
+        drop_database(&mut admins, "app_k1", oid, SOON).await.unwrap();
+        assert_eq!(name_of(&mut admins, oid).await.unwrap(), None);
     }
 }
 

@@ -11,7 +11,7 @@ mod setting;
 pub use autoscalers::{Autoscaler, AutoscalerKind, autoscalers};
 pub(super) use belongings::pods_of;
 pub use belongings::{Availability, PodsLeft, availability, pods_left};
-pub use setting::{Start, Stop, restore, scale_to, stop};
+pub use setting::{Start, Stop, restore, scale_to, stop, stop_again};
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};

@@ -43,12 +43,25 @@ pub enum Start {
 /// # Errors
 /// [`Kind::Conflict`] when the object changed under every attempt.
 pub async fn stop(client: &Client, migration: &str, id: &WorkloadId) -> Result<Stop, Error> {
+    stop_from(client, migration, id, None).await
+}
+
+/// As [`stop`], for a workload that this migration had started already: what is written to the object is not how it is now, but
+/// `original`, how it was before the first stop.
+///
+/// # Errors
+/// As [`stop`].
+pub async fn stop_again(client: &Client, migration: &str, id: &WorkloadId, original: Setting) -> Result<Stop, Error> {
+    stop_from(client, migration, id, Some(original)).await
+}
+
+async fn stop_from(client: &Client, migration: &str, id: &WorkloadId, before: Option<Setting>) -> Result<Stop, Error> {
     for _ in 0..ATTEMPTS {
         let Some(mut now) = same(client, id).await? else { return Ok(Stop::Gone) };
         let original = match &now.original {
             Some(held) if held.migration != migration => return Ok(Stop::HeldByOther(held.migration.clone())),
             Some(own) => own.setting,
-            None => now.setting(),
+            None => before.unwrap_or_else(|| now.setting()),
         };
         if now.original.is_none() {
             let record = Original { migration: migration.into(), setting: original };

@@ -106,7 +106,13 @@ impl<'a> Call<'a> {
 
     /// `steps::transfer::drive`. `Some` once the mover is done.
     pub fn drive(&mut self, task: Task) -> Result<Option<Advance>, Stop> {
-        let attempt = record::attempt(self.status, task.step()) + if task == Task::CompareAgain { 500 } else { 0 };
+        let attempt = match task {
+            Task::CompareAgain => record::attempt(self.status, task.step()) + 500,
+            Task::Save | Task::SaveRead => {
+                (self.status.run - 1).max(0) * 1000 + 500 + self.status.saved.as_ref().map_or(0, |s| s.attempt)
+            }
+            _ => record::attempt(self.status, task.step()),
+        };
         let name = format!("{task:?}-{attempt}");
         let attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
         if self.status.transfer.as_ref().is_none_or(|t| t.job != name) {
@@ -151,4 +157,5 @@ impl<'a> Call<'a> {
 }
 
 /// The tasks of movers.
-pub const MOVERS: [Task; 6] = [Task::Dump, Task::Verify, Task::Restore, Task::Compare, Task::Analyze, Task::CompareAgain];
+pub const MOVERS: [Task; 8] =
+    [Task::Dump, Task::Verify, Task::Restore, Task::Compare, Task::Analyze, Task::CompareAgain, Task::Save, Task::SaveRead];

@@ -1,7 +1,7 @@
 //! What can happen beside a visit: the world goes its way, trouble comes, users change their minds.
 
 use super::call::Cut;
-use super::machine::Object;
+use super::machine::{Back, Object};
 use super::world::{Before, Content, JobState, Name, Setting, Task, World};
 use crate::api::{Outcome, PostgresMigrationStatus};
 
@@ -39,7 +39,7 @@ pub enum Free {
 
 impl Free {
     /// What brings the world forward.
-    pub const PROGRESS: [Self; 16] = [
+    pub const PROGRESS: [Self; 20] = [
         Self::Pods,
         Self::WriterPods,
         Self::Ends(Task::Dump),
@@ -49,6 +49,8 @@ impl Free {
         Self::Ends(Task::Analyze),
         Self::Ends(Task::CompareAgain),
         Self::Ends(Task::Schema),
+        Self::Ends(Task::Save),
+        Self::Ends(Task::SaveRead),
         Self::Goes(Task::Dump),
         Self::Goes(Task::Verify),
         Self::Goes(Task::Restore),
@@ -56,6 +58,8 @@ impl Free {
         Self::Goes(Task::Analyze),
         Self::Goes(Task::CompareAgain),
         Self::Goes(Task::Schema),
+        Self::Goes(Task::Save),
+        Self::Goes(Task::SaveRead),
     ];
 
     /// The world then. `None`: it cannot happen.
@@ -66,7 +70,7 @@ impl Free {
             Self::Pods if world.application.pods != world.application.up => world.application.pods = world.application.up,
             Self::WriterPods if world.writer.pods != world.writer.up => world.writer.pods = world.writer.up,
             Self::Writes if world.application.pods && world.setting == Setting::New && world.target_accepts() => {
-                world.written = true;
+                world.write_to_target();
             }
             _ => return None,
         }
@@ -155,8 +159,16 @@ pub enum Wish {
     Suspend,
     /// `spec.suspend: false`.
     GoOn,
-    /// `spec.cancel: true`: it is never taken back.
+    /// `spec.cancel: true`.
     Cancel,
+    /// `spec.rollback`, with nothing acknowledged.
+    Rollback,
+    /// `spec.rollback`, with `TargetWrites` acknowledged.
+    Acknowledge,
+    /// `spec.cancel` and `spec.rollback` are taken back, where the schema lets that be done.
+    TakeBack,
+    /// `spec.unfence: true`.
+    Unfence,
     /// `spec.retry` is raised.
     Retry,
     /// The other `spec.mode`, where the schema lets it be changed.
@@ -167,15 +179,33 @@ pub enum Wish {
 
 impl Wish {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Suspend, Self::GoOn, Self::Cancel, Self::Retry, Self::Mode, Self::Delete];
+    pub const ALL: [Self; 10] = [
+        Self::Suspend,
+        Self::GoOn,
+        Self::Cancel,
+        Self::Rollback,
+        Self::Acknowledge,
+        Self::TakeBack,
+        Self::Unfence,
+        Self::Retry,
+        Self::Mode,
+        Self::Delete,
+    ];
 
     /// The object then. `None`: the API server refuses it, or it is so already.
     pub fn happen(self, mut object: Object, status: &PostgresMigrationStatus) -> Option<Object> {
         let free = status.start_time.is_none() || matches!(status.outcome, Some(Outcome::Failed | Outcome::Cancelled));
+        let undoing = status.undo.is_some() && status.outcome.is_none();
         match self {
             Self::Suspend if !object.suspend => object.suspend = true,
             Self::GoOn if object.suspend => object.suspend = false,
             Self::Cancel if !object.cancel => object.cancel = true,
+            Self::Rollback if object.rollback == Back::No => object.rollback = Back::Asked,
+            Self::Acknowledge if object.rollback != Back::Acknowledged => object.rollback = Back::Acknowledged,
+            Self::TakeBack if !undoing && (object.cancel || object.rollback != Back::No) => {
+                (object.cancel, object.rollback) = (false, Back::No);
+            }
+            Self::Unfence if !object.unfence => object.unfence = true,
             Self::Retry => object.retry += 1,
             Self::Mode if free => object.plan = !object.plan,
             Self::Delete if !object.deleting => object.deleting = true,

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::call::Cut;
 use super::events::{Event, Free, Trouble, Wish};
-use super::machine::{Fold, Machine, Point, fingerprint};
+use super::machine::{Back, Fold, Machine, Point, fingerprint};
 use super::world::Before;
 use crate::api::Outcome;
 
@@ -33,6 +33,12 @@ pub struct Figures {
     pub held: usize,
     /// Points at which the object is gone.
     pub gone: usize,
+    /// Points at which a run was rolled back after the application had run.
+    pub rolled_back: usize,
+    /// Points at which a rollback waits for a word.
+    pub asked: usize,
+    /// Points at which the old database is open beside the new one, by a user's word.
+    pub unfenced: usize,
     /// Points at which an operator has acted on what was no longer so.
     pub late: usize,
 }
@@ -101,7 +107,10 @@ impl Explorer {
                 events.extend((0..=effects).map(|after| (Event::Visit(Some((after, cut))), 1)));
             }
             events.extend(Trouble::all().map(|trouble| (Event::Trouble(trouble), 1)));
-            events.extend(Wish::ALL.into_iter().map(|wish| (Event::User(wish), usize::from(wish != Wish::GoOn))));
+            // Before the application may write, an acknowledgement and `unfence` say nothing that changes a decision.
+            let early = !self.machine.status(point.status).resumed;
+            let wishes = Wish::ALL.into_iter().filter(|wish| !early || !matches!(wish, Wish::Acknowledge | Wish::Unfence));
+            events.extend(wishes.map(|wish| (Event::User(wish), usize::from(wish != Wish::GoOn))));
         }
         for (event, cost) in events {
             let after = catch_unwind(AssertUnwindSafe(|| self.machine.happen(point, event)));
@@ -130,6 +139,10 @@ impl Explorer {
             Some(Outcome::Cancelled) => figures.cancelled += 1,
             None => {}
         }
+        let asked = status.resumed && status.undo.is_none() && point.object.rollback == Back::Asked;
+        figures.asked += usize::from(asked && status.outcome != Some(Outcome::Cancelled));
+        figures.rolled_back += usize::from(status.outcome == Some(Outcome::Cancelled) && status.resumed);
+        figures.unfenced += usize::from(status.outcome == Some(Outcome::Succeeded) && point.world.source_accepts());
         figures.held += usize::from(status.hold.is_some());
         figures.gone += usize::from(point.object.gone);
         figures.late += usize::from(point.late);

@@ -1,17 +1,17 @@
 //! What must hold, whatever happens: each promise a function of its name. They are asked at every effect and of every state.
 
 use super::call::Call;
-use super::machine::{Object, Point};
+use super::machine::{Back, Object, Point};
 use super::world::{Before, Content, Database, EXISTING, JobState, Name, SOURCE, Setting, Task, World};
 use crate::api::conditions::{reasons, types};
-use crate::api::{Outcome, PostgresMigrationStatus, StepName};
+use crate::api::{Outcome, PostgresMigrationStatus, StepName, UndoCause};
 use crate::plan::decide::Rest;
 use crate::plan::itinerary::ITINERARY;
 
 /// I1: at most one database accepts the application's writes. While the copy has its final name and takes connections, the
-/// source does not take any under the name that applications know.
+/// source does not take any under the name that applications know. Unless a user has asked for that: `spec.unfence`.
 pub fn i1_one_database_accepts_writes(world: &World) {
-    assert!(!(world.source_accepts() && world.target_accepts()), "I1: both databases accept writes");
+    assert!(world.unfenced || !(world.source_accepts() && world.target_accepts()), "I1: both databases accept writes");
 }
 
 /// I2: the pointer moves only with an equal digest of the live fence epoch: what gets the final name was compared with the
@@ -28,16 +28,16 @@ pub fn i2_the_setting_leads_to_a_published_copy(world: &World, new: Setting) {
 }
 
 /// I3: nothing destructive ever touches the source, nor the database that had the final name, nor what the application wrote
-/// to the new one. Dropping is the one thing that destroys.
-pub fn i3_nothing_destructive_touches_the_source(doomed: Database, written: bool) {
+/// to the new one, as long as that is nowhere else. Dropping is the one thing that destroys.
+pub fn i3_nothing_destructive_touches_the_source(doomed: Database, unsaved: bool) {
     assert!(doomed.oid != SOURCE && doomed.oid != EXISTING, "I3: {doomed:?} is dropped");
     assert!(doomed.name != Name::Application, "I3: a database is dropped that applications know");
-    assert!(!written || doomed.content == Content::Empty, "I3: rows of the application are dropped");
+    assert!(!unsaved || doomed.content == Content::Empty, "I3: rows of the application are dropped unsaved");
 }
 
 /// I4: every state ends or waits with a reason. Whoever looks at the object reads what goes on: the whole set of conditions,
 /// each with a reason that is a constant of ours, one of Ready, Reconciling and Stalled telling where things stand, in words.
-pub fn i4_every_state_ends_or_waits_with_a_reason(status: &PostgresMigrationStatus, rest: Option<Rest>) {
+pub fn i4_every_state_ends_or_waits_with_a_reason(status: &PostgresMigrationStatus, rest: Option<Rest>, unacknowledged: bool) {
     let condition = |kind: &str| {
         let mut of_kind = status.conditions.iter().filter(|c| c.type_ == kind);
         let found = of_kind.next().unwrap_or_else(|| panic!("I4: no condition {kind}"));
@@ -52,7 +52,7 @@ pub fn i4_every_state_ends_or_waits_with_a_reason(status: &PostgresMigrationStat
     assert!(status.message.as_ref().is_some_and(|m| !m.trim().is_empty()), "I4: no message");
     let (ready, reconciling, stalled) = (condition(types::READY), condition(types::RECONCILING), condition(types::STALLED));
     assert!(!ready.message.is_empty(), "I4: Ready says nothing");
-    let active = status.outcome.is_none() && rest.is_none() && status.hold.is_none();
+    let active = status.outcome.is_none() && rest.is_none() && status.hold.is_none() && !unacknowledged;
     let blocked = !status.blockers.is_empty() && status.start_time.is_none();
     assert!(
         reconciling.status == "True" || !active || blocked,
@@ -60,8 +60,17 @@ pub fn i4_every_state_ends_or_waits_with_a_reason(status: &PostgresMigrationStat
         status.step,
         status.undo
     );
+    let struggling = status.steps.iter().any(|s| s.failures > 5);
     match (status.outcome, rest) {
-        (Some(Outcome::Succeeded), _) => assert_eq!((ready.status.as_str(), stalled.status.as_str()), ("True", "False")),
+        (Some(Outcome::Succeeded) | None, _) if unacknowledged => {
+            let word = condition(types::SUCCEEDED).status.as_str();
+            assert_eq!((ready.status.as_str(), stalled.status.as_str()), ("False", "True"));
+            assert_eq!(word == "True", status.outcome.is_some(), "I4: a question changes what has happened");
+            assert!(stalled.reason == reasons::ROLLBACK_NOT_ACKNOWLEDGED && stalled.message.contains("TargetWrites"));
+        }
+        (Some(Outcome::Succeeded), _) => {
+            assert_eq!((ready.status.as_str(), stalled.status == "True"), ("True", struggling));
+        }
         (Some(Outcome::Failed), _) | (None, Some(Rest::Blocked | Rest::Held)) => {
             assert_eq!((ready.status.as_str(), stalled.status.as_str()), ("False", "True"));
             assert!(!stalled.message.is_empty(), "I4: stalled without a word");
@@ -78,7 +87,16 @@ pub fn i4_at_rest(status: &PostgresMigrationStatus, point: &Point, rest: Rest) {
         return;
     }
     match (status.outcome, rest) {
-        (Some(Outcome::Succeeded), _) => succeeded(world),
+        (Some(Outcome::Succeeded), rest) => {
+            succeeded(world, status.fence.is_some());
+            assert!(
+                !point.object.unfence || status.fence.is_none() || rest == Rest::Unacknowledged,
+                "I4: nobody opens the source"
+            );
+            let asked = point.object.rollback;
+            assert!(asked != Back::Acknowledged, "I4: nobody goes back");
+            assert_eq!(asked == Back::Asked, rest == Rest::Unacknowledged, "I4: a question that nobody asked");
+        }
         (Some(Outcome::Failed | Outcome::Cancelled), _) => {
             as_it_was(world);
             assert!(!point.object.finalizer, "I4: ended with our finalizer");
@@ -86,6 +104,10 @@ pub fn i4_at_rest(status: &PostgresMigrationStatus, point: &Point, rest: Rest) {
             assert!(world.application.up || world.before == Before::Bare, "I4: ended, and the application stands still");
         }
         (None, Rest::Held) => assert!(status.hold.as_ref().is_some_and(|h| !h.message.is_empty()), "I4: held without a word"),
+        (None, Rest::Unacknowledged) => {
+            assert!(status.resumed && point.object.rollback == Back::Asked, "I4: a question that nobody asked");
+            assert!(world.target_accepts() && world.fenced(), "I4: something was undone before it was acknowledged");
+        }
         (None, Rest::Planned | Rest::Blocked) => as_it_was(world),
         (None, Rest::Suspended) => panic!("I4: suspended although nobody wants it"),
         (None, Rest::Ended) => panic!("I4: at rest without an outcome"),
@@ -101,15 +123,17 @@ pub fn i4_an_undo_waits_for_a_person(point: &Point) {
 /// Our finalizer goes: either the application may run on the new database already, or nothing of the migration is left.
 pub fn i4_released(status: &PostgresMigrationStatus, point: &Point) {
     let world = &point.world;
-    if status.resumed {
-        assert!(world.target_accepts() && !world.source_accepts(), "I4: released, and the new database is not there");
+    if status.resumed && status.outcome != Some(Outcome::Cancelled) {
+        assert!(world.target_accepts(), "I4: released, and the new database is not there");
+        assert!(world.unfenced || !world.source_accepts(), "I4: released, and both databases are open");
     } else {
         as_it_was_unless(point.late, world);
     }
 }
 
-fn succeeded(world: &World) {
-    assert!(world.fenced(), "success without a fence");
+fn succeeded(world: &World, fence: bool) {
+    assert!(if fence { world.fenced() || world.unfenced } else { world.source_accepts() }, "success without a fence");
+    assert!(world.marked && world.bucket.marked, "success without a mark");
     assert!(world.target_accepts(), "success without a published copy");
     assert!(world.setting == Setting::New || world.taken, "success, and the application is led elsewhere");
     assert!(world.application.up && world.application.original.is_none(), "success without an application");
@@ -132,6 +156,11 @@ pub fn undo_goes_backwards(world: &World, step: StepName) {
     }
 }
 
+/// Whether there is a copy that is not published.
+fn copies(world: &World) -> bool {
+    [Name::Staging, Name::Kept].into_iter().any(|name| world.target.named(name).is_some())
+}
+
 /// Whether an effect of `step` stands in the world.
 fn stands(world: &World, step: StepName) -> bool {
     let job = |task: Task| world.jobs[task as usize].state != JobState::Absent;
@@ -144,7 +173,7 @@ fn stands(world: &World, step: StepName) -> bool {
         }
         StepName::Dump => job(Task::Dump) || world.bucket.archive.is_some() || world.bucket.sealed,
         StepName::VerifyArchive => job(Task::Verify),
-        StepName::Restore => job(Task::Restore) || world.target.named(Name::Staging).is_some() || world.orphan,
+        StepName::Restore => [Task::Restore, Task::Save, Task::SaveRead].into_iter().any(job) || copies(world) || world.orphan,
         StepName::Compare => job(Task::Compare) || job(Task::CompareAgain),
         StepName::Analyze => job(Task::Analyze),
         StepName::Publish => {
@@ -153,7 +182,8 @@ fn stands(world: &World, step: StepName) -> bool {
         }
         StepName::Repoint => world.setting == Setting::New || world.previous.is_some(),
         StepName::SchemaJob => job(Task::Schema),
-        StepName::Pin | StepName::Preflight | StepName::Witness | StepName::Resume | StepName::Keep => false,
+        StepName::Keep => world.marked || world.bucket.marked,
+        StepName::Pin | StepName::Preflight | StepName::Witness | StepName::Resume => false,
     }
 }
 
@@ -178,6 +208,22 @@ pub fn forward_is_wanted(status: &PostgresMigrationStatus, object: Object) {
     assert!(status.undo.is_none(), "forward although everything is being undone");
     assert!(status.outcome.is_none(), "forward although the run ended");
     assert!(!object.deleting, "forward although the object is being deleted");
+}
+
+/// Going back is begun only by whoever may ask for it; what the application has written goes out of sight only when its author
+/// has said that they know.
+pub fn going_back_is_wanted(status: &PostgresMigrationStatus, object: Object, cause: UndoCause) {
+    assert!(status.undo.is_none(), "an undo of an undo");
+    match cause {
+        UndoCause::Rollback => {
+            assert!(object.rollback != Back::No, "rolled back, and nobody asked for it");
+            assert!(!status.resumed || object.rollback == Back::Acknowledged, "rows go out of sight unacknowledged");
+        }
+        UndoCause::Cancel => assert!(object.cancel && !status.resumed, "called off, and nobody asked for it"),
+        UndoCause::Deletion => assert!(object.deleting && !status.resumed, "undone by a deletion that nobody asked for"),
+        UndoCause::Failure => panic!("a failure undoes at once"),
+    }
+    assert!(status.outcome.is_none() || cause == UndoCause::Rollback, "undone after the end");
 }
 
 /// The object stays small whatever happens.

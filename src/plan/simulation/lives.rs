@@ -90,7 +90,7 @@ fn choose(dice: &mut Dice, point: Point, calm: usize, lingers: bool) -> Event {
     if dice.one_in(calm * 6) {
         // Wishes that end a life are rarer than those that go on with it.
         let wish = dice.one_of(&Wish::ALL);
-        let ends = matches!(wish, Wish::Cancel | Wish::Delete);
+        let ends = matches!(wish, Wish::Cancel | Wish::Delete | Wish::Acknowledge);
         return Event::User(if ends && !dice.one_in(4) { Wish::Retry } else { wish });
     }
     if point.object.suspend && dice.one_in(10) {

@@ -11,10 +11,23 @@ use super::call::{Call, Cut, Stop};
 use super::events::{Event, Free};
 use super::world::{Before, World};
 use super::{invariants, steps, undo};
-use crate::api::{Mode, PostgresMigrationSpec, PostgresMigrationStatus};
-use crate::plan::decide::{Next, Rest, View, next};
+use crate::api::{
+    Mode, Outcome, PostgresMigrationSpec, PostgresMigrationStatus, Rollback, RollbackAcknowledgement, StepName, UndoCause,
+};
+use crate::plan::decide::{self, Next, Rest, View, next};
 use crate::plan::record;
 use crate::plan::summary::summarize;
+
+/// What `spec.rollback` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Back {
+    /// Absent.
+    No,
+    /// Set, with nothing acknowledged.
+    Asked,
+    /// Set, with `TargetWrites` acknowledged.
+    Acknowledged,
+}
 
 /// What users set on the object, and its metadata.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +38,10 @@ pub struct Object {
     pub suspend: bool,
     /// `spec.cancel`.
     pub cancel: bool,
+    /// `spec.rollback`.
+    pub rollback: Back,
+    /// `spec.unfence`.
+    pub unfence: bool,
     /// `spec.retry`.
     pub retry: u8,
     /// `metadata.generation`.
@@ -114,7 +131,7 @@ pub struct Machine {
     spec: PostgresMigrationSpec,
     statuses: Vec<PostgresMigrationStatus>,
     known: HashMap<u64, Vec<u32>>,
-    shown: HashSet<(u32, bool, bool, bool, u8)>,
+    shown: HashSet<(u32, [bool; 4], u8, u8)>,
     /// The last visit that was not cut short: it is asked for several times in a row.
     last: Option<(Point, (u32, Object), Visited)>,
     /// Seconds; `None`: time passes as it is needed, and no status remembers it.
@@ -154,6 +171,8 @@ impl Machine {
             plan: false,
             suspend: false,
             cancel: false,
+            rollback: Back::No,
+            unfence: false,
             retry: 0,
             generation: 1,
             deleting: false,
@@ -197,7 +216,9 @@ impl Machine {
         let steps: Vec<_> = status.steps.iter().map(|s| (s.name, s.state as u8, s.attempt, s.failures)).collect();
         let rest = (status.run, status.observed_retry, status.observed_generation, status.outcome.map(|o| o as u8));
         let facts = (status.quiesced.len(), status.quiesced.iter().filter(|q| q.requested).count(), status.repointed.is_some());
-        let more = (status.transfer.as_ref().map(|t| (t.job.as_str(), t.started)), status.fence.is_some(), status.undo.is_some());
+        let saved = status.saved.as_ref().map(|s| (s.attempt, s.verified, s.sha256.is_some(), s.kept_as.is_some()));
+        let more =
+            (status.transfer.as_ref().map(|t| (t.job.as_str(), t.started)), status.fence.is_some(), status.undo.is_some(), saved);
         let mark = fingerprint(&(steps, rest, facts, more));
         let candidates = self.known.entry(mark).or_default();
         if let Some(number) = candidates.iter().find(|n| self.statuses[**n as usize] == status) {
@@ -212,7 +233,8 @@ impl Machine {
     /// What people read, of every status that is written: derived by the real summary and held against the promises.
     fn show(&mut self, number: u32, object: Object, rest: Option<Rest>) {
         let mark = rest.map_or(0, |r| r as u8 + 1);
-        if !self.shown.insert((number, object.plan, object.suspend, object.cancel, mark)) {
+        let wishes = [object.plan, object.suspend, object.cancel, object.unfence];
+        if !self.shown.insert((number, wishes, object.rollback as u8, mark)) {
             return;
         }
         let mut status = self.status(number).clone();
@@ -220,7 +242,8 @@ impl Machine {
         let generation = generation_seen(&status, object);
         self.wish(object);
         summarize(&self.spec, &mut status, generation, rest, now);
-        invariants::i4_every_state_ends_or_waits_with_a_reason(&status, rest);
+        let unacknowledged = decide::back(&self.spec, &status) == decide::Back::Unacknowledged;
+        invariants::i4_every_state_ends_or_waits_with_a_reason(&status, rest, unacknowledged);
         if number.is_multiple_of(16) {
             invariants::the_status_is_small(&status);
         }
@@ -236,6 +259,13 @@ impl Machine {
     fn wish(&mut self, object: Object) {
         self.spec.mode = if object.plan { Mode::Plan } else { Mode::Migrate };
         (self.spec.suspend, self.spec.cancel) = (object.suspend, object.cancel);
+        self.spec.unfence = object.unfence;
+        let known = vec![RollbackAcknowledgement::TargetWrites];
+        self.spec.rollback = match object.rollback {
+            Back::No => None,
+            Back::Asked => Some(Rollback::default()),
+            Back::Acknowledged => Some(Rollback { acknowledge: known, ..Rollback::default() }),
+        };
         self.spec.retry = (object.retry > 0).then(|| object.retry.into());
     }
 
@@ -318,13 +348,22 @@ impl Machine {
                 }
             }
             Next::BeginUndo(cause) => {
+                invariants::going_back_is_wanted(&before, object, cause);
                 let (reason, message) = record::undo_words(cause);
-                record::begin_undo(&mut status, cause, reason, message);
+                record::begin_undo(&mut status, cause, reason, message, now);
             }
             Next::Undo(step) => {
                 if record::pause(&before, step, now) == 0 {
                     let mut call = Call::new(step, &mut world, &mut status, &before, (object.finalizer, strict), cut);
                     visited.effects = undo_call(&mut call, now);
+                }
+            }
+            Next::Unfence => {
+                assert!(object.unfence && before.outcome == Some(Outcome::Succeeded), "unfenced, and nobody asked for it");
+                if record::pause(&before, StepName::Fence, now) == 0 {
+                    world.unfenced = true;
+                    let mut call = Call::new(StepName::Fence, &mut world, &mut status, &before, (object.finalizer, strict), cut);
+                    visited.effects = unfence_call(&mut call, now);
                 }
             }
             Next::EndUndo => {
@@ -384,14 +423,27 @@ impl Machine {
 /// One call of an undo. Gives the effects that it had.
 fn undo_call(call: &mut Call<'_>, now: Timestamp) -> u8 {
     let step = call.step;
-    assert!(!call.seen.resumed, "undone although the application may have written");
+    let asked = call.seen.undo.as_ref().is_some_and(|undo| undo.cause == UndoCause::Rollback);
+    assert!(!call.seen.resumed || asked, "undone although the application may have written");
     if call.alone {
         invariants::undo_goes_backwards(call.world, step);
     }
     match undo::undo(step, call) {
-        Ok(advance) => record::undo_advanced(call.status, step, &advance),
+        Ok(advance) => record::undo_advanced(call.status, step, &advance, now),
         Err(Stop::Failed(failure)) => {
             record::undo_failed(call.status, step, &failure, now);
+        }
+        Err(Stop::Crash) => call.status.clone_from(call.seen),
+    }
+    call.effects
+}
+
+/// One call of the fence's undo, of a run that stays ended. Gives the effects that it had.
+fn unfence_call(call: &mut Call<'_>, now: Timestamp) -> u8 {
+    match undo::undo(StepName::Fence, call) {
+        Ok(advance) => record::unfence_advanced(call.status, &advance, now),
+        Err(Stop::Failed(failure)) => {
+            record::unfence_failed(call.status, &failure, now);
         }
         Err(Stop::Crash) => call.status.clone_from(call.seen),
     }
@@ -412,6 +464,7 @@ fn timeless(status: &mut PostgresMigrationStatus) {
     };
     moment(&mut status.start_time);
     moment(&mut status.completion_time);
+    status.undo.iter_mut().for_each(|undo| moment(&mut undo.start_time));
     for step in &mut status.steps {
         moment(&mut step.start_time);
         moment(&mut step.end_time);

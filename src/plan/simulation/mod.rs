@@ -14,14 +14,15 @@ mod world;
 
 use jiff::Timestamp;
 
+use super::decide::Rest;
 use super::summary::summarize;
 use crate::api::conditions::{reasons, types};
 use crate::api::{Outcome, StepName, UndoCause};
 use call::Cut;
-use events::{Event, Wish};
+use events::{Event, Free, Trouble, Wish};
 use explore::{Figures, explore};
-use machine::Machine;
-use world::Before;
+use machine::{Machine, Point};
+use world::{Before, JobState, Task};
 
 /// Disturbances in one life of the exploration: any of them at any moment. Each more costs forty times as much.
 const DISTURBANCES: usize = 2;
@@ -34,7 +35,9 @@ fn every_life(before: Before) -> Figures {
     let disturbances = setting("DISTURBANCES").unwrap_or(DISTURBANCES);
     let figures = explore(before, disturbances);
     println!("every life with at most {disturbances} disturbances, {before:?} world: {figures:?}");
+    let back = [figures.rolled_back, figures.asked, figures.unfenced];
     let ends = [figures.succeeded, figures.undone, figures.cancelled, figures.held, figures.gone, figures.late];
+    assert!(disturbances == 0 || back.iter().all(|n| *n > 0), "every way back must be gone");
     assert!(disturbances == 0 || ends.iter().all(|n| *n > 0), "every end must be reached");
     figures
 }
@@ -69,6 +72,84 @@ fn deletion_in_mid_step_undoes_before_it_releases() {
         point = after;
     }
     assert!(point.object.gone);
+}
+
+/// A life that has succeeded, and in which the application has written to the new database.
+fn written(machine: &mut Machine) -> Point {
+    let mut point = machine.birth(Before::Full);
+    while let Some(after) = machine.calm(point) {
+        point = after;
+    }
+    let point = machine.happen(point, Event::World(Free::Writes)).unwrap();
+    assert!(point.world.written);
+    point
+}
+
+#[test]
+fn a_rollback_waits_for_a_word_then_gives_back_what_was_and_the_next_run_begins_anew() {
+    let mut machine = Machine::new(true);
+    let point = written(&mut machine);
+    let asked = machine.happen(point, Event::User(Wish::Rollback)).unwrap();
+    let rests = machine.visit(asked, (asked.status, asked.object), None);
+    assert_eq!((rests.rest, rests.point.world), (Some(Rest::Unacknowledged), point.world));
+    let taken_back = machine.happen(asked, Event::User(Wish::TakeBack)).unwrap();
+    assert!(machine.calm(taken_back).is_none(), "it goes on as before");
+
+    let mut point = machine.happen(asked, Event::User(Wish::Acknowledge)).unwrap();
+    while let Some(after) = machine.calm(point) {
+        point = after;
+    }
+    let status = machine.status(point.status);
+    assert!(status.saved.as_ref().is_some_and(|s| s.verified) && status.undo.as_ref().is_some_and(|u| u.complete));
+    assert_eq!((status.outcome, status.run), (Some(Outcome::Cancelled), 1));
+    assert!(point.world.source_accepts() && !point.world.target_accepts() && point.world.bucket.past);
+
+    let raised = machine.happen(point, Event::User(Wish::Retry)).unwrap();
+    assert!(machine.calm(raised).is_none(), "what called the last run off calls off the next");
+    let mut point = machine.happen(raised, Event::User(Wish::TakeBack)).unwrap();
+    while let Some(after) = machine.calm(point) {
+        point = after;
+    }
+    let status = machine.status(point.status);
+    assert_eq!((status.outcome, status.run), (Some(Outcome::Succeeded), 2));
+}
+
+#[test]
+fn what_cannot_be_saved_is_kept() {
+    let mut machine = Machine::new(true);
+    let point = written(&mut machine);
+    let mut point = machine.happen(point, Event::User(Wish::Acknowledge)).unwrap();
+    while point.world.jobs[Task::Save as usize].state != JobState::Running {
+        point = machine.happen(point, Event::Visit(None)).or_else(|| machine.calm(point)).unwrap();
+        machine.pass(100);
+    }
+    point = machine.happen(point, Event::Trouble(Trouble::Refuses(Task::Save))).unwrap();
+    while let Some(after) = machine.calm(point) {
+        point = after;
+    }
+    assert_eq!(machine.status(point.status).outcome, Some(Outcome::Cancelled));
+    assert!(point.world.kept == 1 && point.world.source_accepts());
+}
+
+#[test]
+fn an_opened_source_can_still_be_gone_back_to() {
+    let mut machine = Machine::new(true);
+    let point = written(&mut machine);
+    let mut point = machine.happen(point, Event::User(Wish::Unfence)).unwrap();
+    while let Some(after) = machine.calm(point) {
+        point = after;
+    }
+    assert!(point.world.source_accepts() && point.world.target_accepts() && point.world.unfenced);
+    let (mut status, spec) = (machine.status(point.status).clone(), machine.spec(point.object).clone());
+    summarize(&spec, &mut status, 1, None, Timestamp::from_second(0).unwrap());
+    let fenced = status.conditions.iter().find(|c| c.type_ == types::FENCED).unwrap();
+    assert_eq!((fenced.status.as_str(), fenced.reason.as_str()), ("False", reasons::UNFENCED));
+    assert_eq!(status.step, Some(StepName::Keep));
+    let mut point = machine.happen(point, Event::User(Wish::Acknowledge)).unwrap();
+    while let Some(after) = machine.calm(point) {
+        point = after;
+    }
+    assert_eq!(machine.status(point.status).outcome, Some(Outcome::Cancelled));
 }
 
 #[test]

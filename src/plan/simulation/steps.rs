@@ -6,8 +6,8 @@ use super::invariants;
 use super::world::{Content, Database, EXISTING, Job, JobState, Name, SOURCE, Setting, Task, Workload, World};
 use crate::api::conditions::reasons;
 use crate::api::{
-    ArchiveStatus, Fence, FenceKind, Pinned, PinnedEnd, Publication, Quiesced, Repointed, SchemaJobStatus, Side, Staging,
-    StepName, Verification, WorkloadKind,
+    ArchiveStatus, Completion, Fence, FenceKind, Pinned, PinnedEnd, Publication, Quiesced, Repointed, SchemaJobStatus, Side,
+    Staging, StepName, Verification, WorkloadKind,
 };
 use crate::plan::Failure;
 use crate::plan::record::{self, Advance};
@@ -34,7 +34,7 @@ pub fn run(step: StepName, cx: &mut Call<'_>) -> Answer {
         StepName::Repoint => repoint(cx),
         StepName::SchemaJob => schema_job(cx),
         StepName::Resume => resume(cx),
-        StepName::Keep => Ok(if cx.end_jobs(&MOVERS)? { Advance::Done } else { wait() }),
+        StepName::Keep => keep(cx),
     }?;
     // All that was to be done is done, and nothing is recorded yet.
     cx.survive()?;
@@ -124,6 +124,7 @@ fn fence(cx: &mut Call<'_>) -> Answer {
     }
     while !cx.world.fenced() {
         raise(cx, intent)?;
+        cx.world.unfenced = false;
     }
     tight(cx)?;
     cx.status.fence.iter_mut().for_each(|f| f.closed = true);
@@ -223,9 +224,7 @@ pub fn drop_staging(cx: &mut Call<'_>, intent: bool) -> Result<Option<Advance>, 
     }
     if cx.world.target.named(Name::Staging).is_some() {
         cx.effect(intent, "the staging database is dropped")?;
-        let written = cx.world.written;
-        cx.world.proof = false;
-        cx.world.target.drop(Name::Staging, written);
+        cx.world.drop_copy(Name::Staging);
     }
     Ok(None)
 }
@@ -266,13 +265,13 @@ fn witness(cx: &mut Call<'_>) -> Answer {
     Ok(Advance::Done)
 }
 
-/// The database that a publication speaks of, while nobody took it away.
-pub fn published_one(cx: &Call<'_>, known: &Publication) -> Result<Database, Stop> {
+/// The database that a publication speaks of, while nobody took it away. `staging`: what it is called while it is not published.
+pub fn published_one(cx: &Call<'_>, known: &Publication, staging: Name) -> Result<Database, Stop> {
     let oid = known.originals.parse().unwrap_or(0);
-    let foreign = [Name::Application, Name::Staging, Name::Aside]
+    let foreign = [Name::Application, staging, Name::Aside]
         .into_iter()
         .any(|name| cx.world.target.named(name).is_some_and(|d| d.oid != oid && d.oid != EXISTING));
-    let copy = cx.world.target.oid(oid).filter(|d| !foreign && matches!(d.name, Name::Staging | Name::Application));
+    let copy = cx.world.target.oid(oid).filter(|d| !foreign && (d.name == staging || d.name == Name::Application));
     copy.ok_or_else(|| terminal(reasons::PUBLISH_FAILED))
 }
 
@@ -296,7 +295,7 @@ fn publish(cx: &mut Call<'_>) -> Answer {
     tight(cx)?;
     let intent = cx.seen.publication.is_some();
     loop {
-        let copy = published_one(cx, &known)?;
+        let copy = published_one(cx, &known, Name::Staging)?;
         let target = &mut cx.world.target;
         let open = copy.open && target.oid(EXISTING).is_none_or(|d| d.open);
         match (copy.name, open) {
@@ -419,6 +418,26 @@ fn resume(cx: &mut Call<'_>) -> Answer {
     }
     let now = cx.world.application;
     Ok(if now.up == now.pods { Advance::Done } else { wait() })
+}
+
+fn keep(cx: &mut Call<'_>) -> Answer {
+    if !cx.end_jobs(&MOVERS)? {
+        return Ok(wait());
+    }
+    if cx.status.completion.is_none() {
+        cx.status.completion = Some(Completion::default());
+        return Ok(Advance::Again);
+    }
+    let intent = cx.seen.completion.is_some();
+    if !cx.world.marked && cx.world.target_accepts() {
+        cx.effect(intent, "the end is marked on the target database")?;
+        cx.world.marked = true;
+    }
+    if !cx.world.bucket.marked {
+        cx.effect(intent, "the end is marked in the bucket")?;
+        cx.world.bucket.marked = true;
+    }
+    Ok(Advance::Done)
 }
 
 /// `workloads::restore` and `scale_to`: if it still is as we left it, the record on the object last.

@@ -3,17 +3,19 @@
 use super::call::{Call, MOVERS, Stop, terminal, wait};
 use super::steps::{drop_staging, published_one, replace, start};
 use super::world::{EXISTING, Name, SOURCE, Setting, Task};
-use crate::api::StepName;
 use crate::api::conditions::reasons;
-use crate::plan::Failure;
+use crate::api::{Saved, Side, StepName};
 use crate::plan::record::Advance;
+use crate::plan::{Class, Failure};
 
 type Answer = Result<Advance, Stop>;
 
 /// `steps::undo`.
 pub fn undo(step: StepName, cx: &mut Call<'_>) -> Answer {
     let answer = match step {
-        StepName::Pin | StepName::Preflight | StepName::Witness | StepName::Resume | StepName::Keep => Ok(Advance::Done),
+        StepName::Pin | StepName::Preflight | StepName::Witness => Ok(Advance::Done),
+        StepName::Resume => resume(cx),
+        StepName::Keep => keep(cx),
         StepName::Quiesce => quiesce(cx),
         StepName::Fence => fence(cx),
         StepName::Dump => dump(cx),
@@ -97,6 +99,15 @@ fn dump(cx: &mut Call<'_>) -> Answer {
     if cx.status.archive.is_none() {
         return Ok(Advance::Done);
     }
+    if cx.status.resumed {
+        if cx.world.bucket.sealed {
+            cx.effect(true, "the run's manifest is put by")?;
+            cx.world.bucket.sealed = false;
+        }
+        // The next run has a key of its own.
+        cx.world.bucket.past |= cx.world.bucket.archive.take().is_some();
+        return Ok(Advance::Done);
+    }
     if cx.world.bucket.sealed {
         cx.effect(true, "the run's manifest is deleted")?;
         cx.world.bucket.sealed = false;
@@ -110,35 +121,156 @@ fn dump(cx: &mut Call<'_>) -> Answer {
 }
 
 fn restore(cx: &mut Call<'_>) -> Answer {
+    let mut oid = cx.status.staging.as_ref().and_then(|s| s.oid).and_then(|oid| u8::try_from(oid).ok());
+    let mut name = Name::Staging;
+    if let Some(written) = oid.filter(|_| cx.status.resumed) {
+        match save(cx, written)? {
+            Saving::Over => {}
+            Saving::Kept => oid = None,
+            Saving::Not(advance) => return Ok(advance),
+        }
+        if cx.status.saved.is_some() {
+            name = Name::Kept;
+        }
+    }
     if !cx.end_jobs(&MOVERS)? {
         return Ok(wait());
     }
-    let Some(known) = cx.status.staging.clone() else { return Ok(Advance::Done) };
+    if cx.status.staging.is_none() {
+        return Ok(Advance::Done);
+    }
     if let Some(wait) = drop_staging(cx, true)? {
         return Ok(wait);
     }
-    if known.oid.and_then(|oid| u8::try_from(oid).ok()).is_some_and(|oid| cx.world.target.oid(oid).is_some()) {
-        return Err(terminal(reasons::RESTORE_FAILED));
+    if let Some(oid) = oid
+        && let Some(found) = cx.world.target.oid(oid)
+    {
+        if found.name != name {
+            return Err(terminal(reasons::RESTORE_FAILED));
+        }
+        cx.effect(true, "the withdrawn database is dropped")?;
+        cx.world.drop_copy(name);
     }
     cx.status.staging = None;
     Ok(Advance::Done)
 }
 
+/// `steps::saving::Saving`.
+enum Saving {
+    Over,
+    Kept,
+    Not(Advance),
+}
+
+/// `steps::saving::ATTEMPTS`.
+const ATTEMPTS: i64 = 4;
+
+/// `steps::saving::save`.
+fn save(cx: &mut Call<'_>, oid: u8) -> Result<Saving, Stop> {
+    let Some(known) = cx.status.saved.clone() else {
+        return if cx.world.target.oid(oid).is_none() { Ok(Saving::Over) } else { Err(terminal(reasons::STATUS_LOST)) };
+    };
+    if known.kept_as.is_some() {
+        cx.world.keep();
+        return Ok(Saving::Kept);
+    }
+    if known.verified {
+        return Ok(Saving::Over);
+    }
+    let moved = cx.drive(if known.sha256.is_none() { Task::Save } else { Task::SaveRead });
+    Ok(Saving::Not(match moved {
+        Ok(None) => {
+            cx.status.saved = Some(Saved { verified: known.sha256.is_some(), sha256: Some(String::new()), ..known });
+            Advance::Again
+        }
+        Ok(Some(Advance::NextAttempt(_))) => saving_failed(cx, known.attempt < ATTEMPTS, false),
+        Ok(Some(advance)) => advance,
+        Err(Stop::Failed(f)) if f.class == Class::Transient => return Err(Stop::Failed(f)),
+        Err(Stop::Failed(f)) => {
+            let damaged = f.reason == reasons::NOT_EQUAL;
+            saving_failed(cx, damaged && known.attempt < ATTEMPTS, damaged)
+        }
+        Err(Stop::Crash) => return Err(Stop::Crash),
+    }))
+}
+
+/// `steps::saving::failed`.
+fn saving_failed(cx: &mut Call<'_>, again: bool, damaged: bool) -> Advance {
+    let Some(saved) = &mut cx.status.saved else { return Advance::Again };
+    if !again {
+        saved.kept_as = Some(String::new());
+        return Advance::Again;
+    }
+    saved.attempt += 1;
+    if damaged {
+        saved.sha256 = None;
+    }
+    Advance::NextAttempt(Failure::transient(reasons::TRANSIENT, "x"))
+}
+
+fn keep(cx: &mut Call<'_>) -> Answer {
+    if cx.status.completion.is_some() {
+        if cx.world.marked {
+            cx.effect(true, "the mark is taken off the target database")?;
+            cx.world.marked = false;
+        }
+        if cx.world.bucket.marked {
+            cx.effect(true, "the mark in the bucket is deleted")?;
+            cx.world.bucket.marked = false;
+        }
+    }
+    cx.status.completion = None;
+    Ok(Advance::Done)
+}
+
+fn resume(cx: &mut Call<'_>) -> Answer {
+    if !cx.status.resumed {
+        return Ok(Advance::Done);
+    }
+    let Some(at) = cx.status.quiesced.iter().position(|q| q.side == Side::Target) else { return Ok(Advance::Done) };
+    let q = &mut cx.status.quiesced[at];
+    if q.restored || q.stopped {
+        (q.requested, q.stopped, q.restored) = (false, false, false);
+        return Ok(Advance::Again);
+    }
+    let (requested, before) = (q.requested, q.replicas == Some(1));
+    if !requested {
+        let intent = cx.seen.quiesced.get(at).is_some_and(|q| !q.restored);
+        if cx.world.application.original.is_none() {
+            cx.effect(intent, "the application is marked as it was before the migration")?;
+            cx.world.application.original = Some(before);
+        }
+        if cx.world.application.up {
+            cx.effect(intent, "the application is stopped again")?;
+            cx.world.application.up = false;
+        }
+        cx.status.quiesced[at].requested = true;
+        return Ok(Advance::Again);
+    }
+    Ok(application_at_rest(cx)?.unwrap_or(Advance::Done))
+}
+
 fn publish(cx: &mut Call<'_>) -> Answer {
     let Some(known) = cx.status.publication.clone() else { return Ok(Advance::Done) };
+    if cx.status.resumed && cx.status.saved.is_none() {
+        cx.status.saved = Some(Saved { attempt: 1, ..Saved::default() });
+        return Ok(Advance::Again);
+    }
+    let staging = if cx.status.resumed { Name::Kept } else { Name::Staging };
     loop {
         let oid = known.originals.parse().unwrap_or(0);
         let existing = cx.world.target.oid(EXISTING);
         if cx.world.target.oid(oid).is_none() && existing.is_none_or(|d| d.name == Name::Application) {
             // `PublishState::Gone`.
             if existing.is_none_or(|d| d.open) {
+                cx.status.saved = None;
                 break;
             }
             cx.effect(true, "what had the final name takes connections")?;
             cx.world.target.allow(Name::Application, true);
             continue;
         }
-        let copy = published_one(cx, &known)?;
+        let copy = published_one(cx, &known, staging)?;
         if copy.name == Name::Application
             && let Some(wait) = application_at_rest(cx)?
         {
@@ -146,10 +278,10 @@ fn publish(cx: &mut Call<'_>) -> Answer {
         }
         let open = copy.open && existing.is_none_or(|d| d.open);
         match (copy.name, open) {
-            (Name::Staging, true) => break,
-            (Name::Staging, false) => {
+            (_, true) if copy.name == staging => break,
+            (_, false) if copy.name == staging => {
                 cx.effect(true, "the copy takes connections")?;
-                cx.world.target.allow(Name::Staging, true);
+                cx.world.target.allow(staging, true);
                 cx.world.target.allow(Name::Application, true);
             }
             (_, true) => {
@@ -159,11 +291,11 @@ fn publish(cx: &mut Call<'_>) -> Answer {
             }
             (_, false) => {
                 cx.effect(true, "the copy loses its final name")?;
-                cx.world.target.rename(Name::Application, Name::Staging);
+                cx.world.target.rename(Name::Application, staging);
                 if existing.is_some() {
                     cx.world.target.rename(Name::Aside, Name::Application);
                 }
-                cx.world.target.allow(Name::Staging, true);
+                cx.world.target.allow(staging, true);
                 cx.world.target.allow(Name::Application, true);
             }
         }

@@ -24,6 +24,8 @@ pub enum Name {
     Staging,
     /// What had the final name before is called afterwards.
     Aside,
+    /// What a copy is called that was withdrawn after the application had written to it.
+    Kept,
 }
 
 /// What a database or an archive holds.
@@ -100,6 +102,12 @@ impl Server {
         self.all_mut().filter(|d| d.name == name).for_each(|d| d.open = open);
     }
 
+    /// Takes a database out of this world, unharmed. False: there is none.
+    pub fn take(&mut self, name: Name) -> bool {
+        let slot = self.0.iter_mut().find(|slot| slot.is_some_and(|d| d.name == name));
+        slot.is_some_and(|slot| slot.take().is_some())
+    }
+
     /// `DROP DATABASE`: the one thing that destroys.
     pub fn drop(&mut self, name: Name, written: bool) {
         if let Some(doomed) = self.named(name) {
@@ -135,21 +143,34 @@ pub enum Task {
     Analyze,
     /// The comparison that the witness asks for.
     CompareAgain,
+    /// In a rollback: the dump of what the application wrote to the new database.
+    Save,
+    /// In a rollback: that dump read back.
+    SaveRead,
     /// See `StepName::SchemaJob`.
     Schema,
 }
 
 impl Task {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Dump, Self::Verify, Self::Restore, Self::Compare, Self::Analyze, Self::CompareAgain, Self::Schema];
+    pub const ALL: [Self; 9] = [
+        Self::Dump,
+        Self::Verify,
+        Self::Restore,
+        Self::Compare,
+        Self::Analyze,
+        Self::CompareAgain,
+        Self::Save,
+        Self::SaveRead,
+        Self::Schema,
+    ];
 
     /// The step that it is done for.
     pub fn step(self) -> StepName {
         match self {
             Self::Dump => StepName::Dump,
             Self::Verify => StepName::VerifyArchive,
-            Self::Restore => StepName::Restore,
+            Self::Restore | Self::Save | Self::SaveRead => StepName::Restore,
             Self::Compare => StepName::Compare,
             Self::Analyze => StepName::Analyze,
             Self::CompareAgain => StepName::Witness,
@@ -195,6 +216,12 @@ pub struct Bucket {
     pub archive: Option<Content>,
     /// The run's manifest.
     pub sealed: bool,
+    /// The archive of a run that was rolled back after the application had run, with its manifest put by.
+    pub past: bool,
+    /// The dump of all that the application wrote to the present copy.
+    pub saved: bool,
+    /// The mark of a finished migration.
+    pub marked: bool,
 }
 
 /// Where the application's setting leads.
@@ -228,7 +255,7 @@ pub struct World {
     /// The bucket.
     pub bucket: Bucket,
     /// The Jobs, in the order of [`Task::ALL`].
-    pub jobs: [Job; 7],
+    pub jobs: [Job; 9],
     /// Writer of the source and application of the target in one.
     pub application: Workload,
     /// A writer that stays on the old side.
@@ -241,6 +268,12 @@ pub struct World {
     pub written: bool,
     /// Whether somebody else changed the setting: then it is theirs.
     pub taken: bool,
+    /// The mark of a finished migration on the copy.
+    pub marked: bool,
+    /// How many copies are kept for ever, each under a name of its own, because what was written to them could not be saved.
+    pub kept: u8,
+    /// Whether a user had the fence taken away: from then on it is their business that both databases take writes.
+    pub unfenced: bool,
     /// How the world was before any migration. Never changes.
     pub before: Before,
 }
@@ -268,8 +301,11 @@ impl World {
             transaction: 0,
             proof: false,
             orphan: false,
-            bucket: Bucket { archive: None, sealed: false },
-            jobs: [Job { attempt: 0, state: JobState::Absent }; 7],
+            bucket: Bucket { archive: None, sealed: false, past: false, saved: false, marked: false },
+            marked: false,
+            kept: 0,
+            unfenced: false,
+            jobs: [Job { attempt: 0, state: JobState::Absent }; 9],
             application: Workload { up: full, pods: full, original: None },
             writer: up,
             setting: Setting::Old,
@@ -305,6 +341,35 @@ impl World {
     pub fn fenced(&self) -> bool {
         self.source.oid(SOURCE).is_some_and(|d| d.name == Name::Fenced && d.open)
             && self.source.named(Name::Application).is_some_and(|d| !d.open)
+    }
+
+    /// The application writes to the copy: what was saved before is not all of it.
+    pub fn write_to_target(&mut self) {
+        self.written = true;
+        self.bucket.saved = false;
+    }
+
+    /// Drops what has this name: the staging one, or the one of a copy that was withdrawn.
+    pub fn drop_copy(&mut self, name: Name) {
+        let published = self.target.named(Name::Application).is_some_and(|d| d.oid != EXISTING);
+        let elsewhere = name == Name::Staging && (published || self.target.named(Name::Kept).is_some());
+        self.proof = false;
+        self.target.drop(name, self.written && !self.bucket.saved && !elsewhere);
+        if !elsewhere {
+            self.without_copy();
+        }
+    }
+
+    /// A copy that was withdrawn keeps its name for ever: it is out of every run's reach.
+    pub fn keep(&mut self) {
+        if self.target.take(Name::Kept) {
+            self.kept += 1;
+        }
+        self.without_copy();
+    }
+
+    fn without_copy(&mut self) {
+        (self.written, self.bucket.saved, self.marked) = (false, false, false);
     }
 
     /// Somebody writes to the source: what was equal to it is so no more.
@@ -353,8 +418,14 @@ impl World {
                 if self.proof { JobState::Done } else { JobState::Final }
             }
             Task::Analyze if staging.is_some() => JobState::Done,
+            Task::Save if self.target.named(Name::Kept).is_some() => {
+                self.bucket.saved = true;
+                JobState::Done
+            }
+            Task::SaveRead if self.bucket.saved => JobState::Done,
+            Task::SaveRead => JobState::Final,
             Task::Schema => JobState::Done,
-            Task::Dump | Task::Compare | Task::CompareAgain | Task::Analyze => JobState::Trouble,
+            Task::Save | Task::Dump | Task::Compare | Task::CompareAgain | Task::Analyze => JobState::Trouble,
         };
         self.job(task).state = state;
     }

@@ -55,6 +55,16 @@ async fn the_operator_at_every_boundary_back() {
     stage.scene.end().await;
 }
 
+/// The same of one that is rolled back after its end: no row that was acknowledged on either side is nowhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_at_every_boundary_of_a_rollback() {
+    let mut stage = Stage::new("rollback").await;
+    let seen = stage.play(Way::RolledBack, "BeginUndo*\nUndo(*\nEndUndo*\nEnd(Cancelled*\nRelease*", false).await;
+    assert!(seen.ended.len() >= 60, "it ended at {} boundaries only: {:?}", seen.ended.len(), seen.ended);
+    assert_eq!(seen.repeated, [], "doubled: movers that were started again");
+    stage.scene.end().await;
+}
+
 /// Every mover ends in the midst of its work, those that carry bytes between two of them, and again between its last effect
 /// and its verdict.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,9 @@ use crate::support::snapshot::assert_same;
 /// Name of the database on both sides.
 const DATABASE: &str = "onyx";
 
+/// Database on the target that a test makes of a saved dump.
+const BY_HAND: &str = "by_hand";
+
 /// How a migration goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
@@ -27,6 +30,9 @@ pub enum Way {
     Cancelled,
     /// Deleted where the most has been done that can be undone: published, led over, held by a schema job that failed.
     Deleted,
+    /// Rolled back after its end, when the application has written to the new database. The last that is played on a stage: what was
+    /// written there is in no database any more.
+    RolledBack,
 }
 
 /// What one case showed.
@@ -97,12 +103,25 @@ impl Stage {
                 assert!(undone.clone().count() > 5 && undone.clone().all(|s| s.state == StepState::Undone), "{:?}", status.steps);
                 seen.repeated = status.steps.iter().filter(|s| s.attempt > 1).map(|s| s.name).collect();
                 migration.delete().await;
-                self.as_before().await;
+                self.as_before(&[DATABASE]).await;
             }
             Way::Deleted => {
                 migration.until("the hold", |s| (s.phase == Some(Phase::RequiresApproval)).then_some(())).await;
                 migration.delete().await;
-                self.as_before().await;
+                self.as_before(&[DATABASE]).await;
+            }
+            Way::RolledBack => {
+                migration.ended(Outcome::Succeeded).await;
+                self.scene.writes(&self.scene.target).await;
+                self.ledgers[1].goes_on().await;
+                migration.change(json!({"rollback": {"acknowledge": ["TargetWrites"]}})).await;
+                let over = |s: &PostgresMigrationStatus| (s.outcome == Some(Outcome::Cancelled)).then(|| s.clone());
+                let status = migration.after_its_end("the end of the rollback", over).await;
+                migration.delete().await;
+                self.restore_what_was_saved(&status).await;
+                self.as_before(&[DATABASE, BY_HAND]).await;
+                seen.repeated = status.steps.iter().filter(|s| s.attempt > 1).map(|s| s.name).collect();
+                assert_eq!(status.saved.map(|s| s.attempt), Some(1), "doubled: movers that save were started again");
             }
         }
         assert_eq!(self.changes_since(&before).await, expected(way), "doubled: changes of the workloads");
@@ -120,7 +139,7 @@ impl Stage {
         let mut spec = self.scene.spec();
         let command = match way {
             // Rows that only the schema job writes tell how often it ran.
-            Way::Forward | Way::Cancelled => {
+            Way::Forward | Way::Cancelled | Way::RolledBack => {
                 "psql -X -v ON_ERROR_STOP=1 -c \"UPDATE app.version SET version_num = '0002'\" -c \"INSERT INTO app.written (host) VALUES ('schema-job')\""
             }
             Way::Deleted => "exit 3",
@@ -158,11 +177,27 @@ impl Stage {
         one.clone()
     }
 
-    /// Everything is as it was, and works.
-    async fn as_before(&self) {
+    /// Makes a database [`BY_HAND`] of what a rollback has saved, and empties the bucket.
+    async fn restore_what_was_saved(&self, status: &PostgresMigrationStatus) {
+        let (target, bucket) = (&self.scene.target, bucket().await);
+        let saved = status.saved.as_ref().filter(|saved| saved.verified).expect("nothing was saved");
+        let dump = bucket.get_small(&saved.key, 1 << 28).await.unwrap().expect("no dump");
+        target.exec(&["sh", "-c", "cat >/tmp/saved.dump"], &dump).await.unwrap();
+        target.sql("postgres", &format!("CREATE DATABASE {BY_HAND}")).await;
+        let restore = ["pg_restore", "-U", "postgres", "--no-owner", "--exit-on-error", "-d", BY_HAND, "/tmp/saved.dump"];
+        target.exec(&restore, "").await.unwrap();
+        target.exec(&["rm", "/tmp/saved.dump"], "").await.unwrap();
+        for object in bucket.list(&format!("tests/{}/", self.scene.home)).await.unwrap() {
+            bucket.delete(&object.key).await.unwrap();
+        }
+    }
+
+    /// Everything is as it was, and works. What was written on the target's side is in the databases `on_target`.
+    async fn as_before(&self, on_target: &[&str]) {
         let (source, target) = (&self.scene.source, &self.scene.target);
         self.ledgers[0].assert_kept(source, &[DATABASE]).await;
-        self.ledgers[1].assert_kept(target, &[DATABASE]).await;
+        self.ledgers[1].assert_kept(target, on_target).await;
+        target.sql("postgres", &format!("DROP DATABASE IF EXISTS {BY_HAND}")).await;
         assert_same(&self.snapshot, &self.scene.snapshot().await);
         assert_eq!([oid(source, DATABASE).await, oid(target, DATABASE).await], self.oids, "other databases of the same names");
         assert_same(&self.content, &source.content(DATABASE).await);
@@ -232,7 +267,12 @@ impl Stage {
 /// Changes of each workload: a record and a stop, a start and the record gone. A CronJob's record does not count as one. The
 /// new side's `api` is led to where it was led before.
 fn expected(way: Way) -> BTreeMap<String, i64> {
-    let source = if way == Way::Forward { [2, 2, 1] } else { [4, 4, 2] };
+    let (once, twice) = ([4, 4, 2], [8, 8, 4]);
+    let (source, target) = match way {
+        Way::Forward => ([2, 2, 1], once),
+        Way::Cancelled | Way::Deleted => (once, once),
+        Way::RolledBack => (once, twice),
+    };
     let names = ["api of old-pg", "worker of old-pg", "tidy of old-pg", "api of new-pg", "worker of new-pg", "tidy of new-pg"];
-    names.iter().map(|name| (*name).to_owned()).zip(source.into_iter().chain([4, 4, 2])).collect()
+    names.iter().map(|name| (*name).to_owned()).zip(source.into_iter().chain(target)).collect()
 }

@@ -61,15 +61,29 @@ impl Migration {
     }
 
     /// Waits until `look` finds something in its status. Fails when the run ends before.
-    pub async fn until<T>(&self, what: &str, mut look: impl FnMut(&PostgresMigrationStatus) -> Option<T>) -> T {
+    pub async fn until<T>(&self, what: &str, look: impl FnMut(&PostgresMigrationStatus) -> Option<T>) -> T {
+        self.look_for(what, true, look).await
+    }
+
+    /// As [`Self::until`], for what comes to an object whose run has ended.
+    pub async fn after_its_end<T>(&self, what: &str, look: impl FnMut(&PostgresMigrationStatus) -> Option<T>) -> T {
+        self.look_for(what, false, look).await
+    }
+
+    async fn look_for<T>(
+        &self,
+        what: &str,
+        before_the_end: bool,
+        mut look: impl FnMut(&PostgresMigrationStatus) -> Option<T>,
+    ) -> T {
         let begun = Instant::now();
         loop {
             let status = self.status().await;
             if let Some(found) = look(&status) {
                 return found;
             }
-            let late = begun.elapsed() > LONG;
-            assert!(!late && status.outcome.is_none(), "{}: {what} did not come:\n{}", self.name, told(&status));
+            let over = begun.elapsed() > LONG || (before_the_end && status.outcome.is_some());
+            assert!(!over, "{}: {what} did not come:\n{}", self.name, told(&status));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -15,9 +15,14 @@ SELECT 'slot', slot_name FROM pg_replication_slots ORDER BY 2;
 ";
 
 impl Scene {
-    /// Both servers, both namespaces, the object's namespace and the bucket. Without what the application's own work
-    /// changes, and without the objects of the migration's kind.
+    /// [`Self::world`] and the bucket.
     pub async fn snapshot(&self) -> String {
+        self.world().await + &self.uploads().await
+    }
+
+    /// Both servers, both namespaces and the object's namespace. Without what the application's own work changes, and without
+    /// the objects of the migration's kind.
+    pub async fn world(&self) -> String {
         let mut text = String::new();
         for server in [&self.source, &self.target] {
             server.assert_unharmed().await;
@@ -33,7 +38,7 @@ impl Scene {
         for (side, namespace) in places {
             text += &objects(side, namespace).await;
         }
-        text + &self.uploads().await
+        text
     }
 
     /// What this scene's migrations have begun or left in the bucket.

@@ -1,0 +1,159 @@
+//! The words about going back: what a rollback costs, what it saved, and what `spec.unfence` means.
+
+use super::advice::{self, fitted};
+use super::record::LIMIT;
+use super::summary::bytes;
+use crate::api::conditions::reasons;
+use crate::api::{Outcome, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState};
+use crate::archive::keys;
+
+/// Said of a database that `spec.unfence` has opened.
+pub const UNFENCED: &str =
+    "The old database is open again, because spec.unfence is set: both databases take writes, and nothing keeps them equal.";
+
+/// Said where an object moved nothing itself.
+pub const NOTHING_HERE: &str = " This object moved nothing: spec.rollback and spec.unfence have nothing to act on.";
+
+/// What a rollback would take out of sight, where that would be saved, and what has to be set: `spec.rollback` does not say that
+/// this is known.
+pub fn unacknowledged(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> String {
+    let name = spec.databases.first().map_or("", |d| d.target_name());
+    let resumed = status.steps.iter().find(|s| s.name == StepName::Resume).and_then(|s| s.start_time.as_ref());
+    let since = resumed.map_or_else(String::new, |t| format!(" since {}", t.0));
+    let place = status.archive.as_ref().map_or_else(
+        || "the bucket".to_owned(),
+        |archive| format!("the bucket as {}/{}", archive.bucket, keys::saved(&archive.key, 1)),
+    );
+    let what = format!(
+        "spec.rollback is not acted on yet: the old database lacks whatever the application has written to {name} at {}:{}{since}. It would first be dumped into {place}, and only then dropped",
+        spec.target.endpoint.host, spec.target.endpoint.port
+    );
+    let stands = "Nothing goes on, and nothing was undone.";
+    fitted("", &what, &[stands, advice::next(reasons::ROLLBACK_NOT_ACKNOWLEDGED)], LIMIT)
+}
+
+/// How a run that was called off begins anew, as the spec stands now.
+pub fn anew(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> String {
+    let set = match (spec.cancel, spec.rollback.is_some()) {
+        (true, true) => "take spec.cancel and spec.rollback away",
+        (true, false) => "take spec.cancel away",
+        (false, true) => "take spec.rollback away",
+        (false, false) => "",
+    };
+    match (set, status.start_time.is_some()) {
+        ("", true) => "To begin anew, raise spec.retry.".into(),
+        ("", false) => "It begins anew by itself.".into(),
+        (set, true) => format!("To begin anew, {set} and raise spec.retry."),
+        (set, false) => format!("To begin anew, {set}."),
+    }
+}
+
+/// Where the rows are that the application had written to the new database; empty when there was nothing to save.
+pub fn saved(status: &PostgresMigrationStatus) -> String {
+    let Some(saved) = &status.saved else { return String::new() };
+    match &saved.kept_as {
+        Some(name) => format!(
+            "What the application had written to the new database could not be saved in the bucket: it is kept on the target's server as database {name}."
+        ),
+        None if saved.verified => format!(
+            "What the application had written to the new database is in {}/{} ({}, SHA-256 {}), which pg_restore can read.",
+            saved.bucket,
+            saved.key,
+            bytes(saved.bytes.unwrap_or(0)),
+            saved.sha256.clone().unwrap_or_default()
+        ),
+        None => String::new(),
+    }
+}
+
+/// What became of the rows of the application between two statuses, as a reason and words for an event.
+pub fn news(before: &PostgresMigrationStatus, after: &PostgresMigrationStatus) -> Option<(&'static str, String)> {
+    let settled = |status: &PostgresMigrationStatus| {
+        let saved = status.saved.as_ref()?;
+        match (saved.verified, saved.kept_as.is_some() && status.staging.is_none()) {
+            (_, true) => Some(reasons::TARGET_WRITES_KEPT),
+            (true, _) => Some(reasons::TARGET_WRITES_SAVED),
+            (false, false) => None,
+        }
+    };
+    let now = settled(after)?;
+    (settled(before) != Some(now)).then(|| (now, saved(after)))
+}
+
+/// How the old database of a migration that has succeeded stands.
+pub fn old_database(status: &PostgresMigrationStatus) -> String {
+    let fence = status.steps.iter().find(|s| s.name == StepName::Fence);
+    match fence {
+        Some(e) if e.state == StepState::Undone => UNFENCED.into(),
+        Some(e) if e.state == StepState::Undoing && status.outcome == Some(Outcome::Succeeded) => {
+            let doing = e.message.as_ref().map_or_else(String::new, |m| format!(": {m}"));
+            format!("The old database is being opened, because spec.unfence is set{doing}")
+        }
+        Some(_) | None => "The old database is kept, unchanged and fenced.".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{ArchiveStatus, Rollback, RollbackAcknowledgement, Saved};
+    use crate::plan::checks::fixtures::spec;
+    use crate::plan::decide::{Back, back};
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    fn resumed() -> PostgresMigrationStatus {
+        PostgresMigrationStatus {
+            run: 1,
+            start_time: Some(Time(Timestamp::from_second(1).unwrap())),
+            outcome: Some(Outcome::Succeeded),
+            resumed: true,
+            archive: Some(ArchiveStatus { bucket: "b".into(), key: "p/d_1.dump".into(), ..ArchiveStatus::default() }),
+            ..PostgresMigrationStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_rollback_that_costs_rows_says_where_they_will_be_and_what_to_set() {
+        let mut spec = PostgresMigrationSpec { rollback: Some(Rollback::default()), ..spec() };
+        let mut status = resumed();
+        assert_eq!(back(&spec, &status), Back::Unacknowledged);
+        let said = unacknowledged(&spec, &status);
+        for words in ["b/p/saved/d_1.dump", "nothing was undone", "spec.rollback.acknowledge", "[TargetWrites]"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        spec.rollback = Some(Rollback { acknowledge: vec![RollbackAcknowledgement::TargetWrites], ..Rollback::default() });
+        assert_eq!(back(&spec, &status), Back::Wanted);
+        status.completion = Some(crate::api::Completion { earlier: true, ..crate::api::Completion::default() });
+        assert_eq!(back(&spec, &status), Back::No, "an object that moved nothing has nothing to take back");
+    }
+
+    #[test]
+    fn what_became_of_the_rows_is_told_once() {
+        let mut before = resumed();
+        before.staging = Some(crate::api::Staging::default());
+        before.saved = Some(Saved { bucket: "b".into(), key: "k".into(), attempt: 1, ..Saved::default() });
+        assert_eq!((news(&resumed(), &before), saved(&before)), (None, String::new()));
+        let mut after = before.clone();
+        after.saved.as_mut().unwrap().verified = true;
+        assert_eq!(news(&before, &after).map(|(reason, _)| reason), Some(reasons::TARGET_WRITES_SAVED));
+        assert_eq!(news(&after, &after), None);
+        let mut kept = before.clone();
+        kept.saved.as_mut().unwrap().kept_as = Some("d_k1".into());
+        assert_eq!(news(&before, &kept), None, "it has not got that name yet");
+        kept.staging = None;
+        let (reason, words) = news(&before, &kept).unwrap();
+        assert!(reason == reasons::TARGET_WRITES_KEPT && words.contains("d_k1"), "{words}");
+    }
+
+    #[test]
+    fn how_to_begin_anew_depends_on_what_is_set() {
+        let mut spec = PostgresMigrationSpec { cancel: true, ..spec() };
+        let mut status = resumed();
+        assert_eq!(anew(&spec, &status), "To begin anew, take spec.cancel away and raise spec.retry.");
+        spec.cancel = false;
+        assert_eq!(anew(&spec, &status), "To begin anew, raise spec.retry.");
+        (spec.rollback, status.start_time) = (Some(Rollback::default()), None);
+        assert_eq!(anew(&spec, &status), "To begin anew, take spec.rollback away.");
+    }
+}
