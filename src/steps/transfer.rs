@@ -84,7 +84,7 @@ async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String,
             Ok(Moved::Not(wait(format!("Job {job} is starting"))))
         }
         JobState::Deleting => Ok(Moved::Not(wait(format!("Job {job} was deleted and is ending")))),
-        JobState::Running { end: Some(end), .. } if !end.message.is_empty() => verdict(&about(cx, step), &job, &end.message),
+        JobState::Running { end: Some(end), .. } if !end.message.is_empty() => verdict(&about, &job, &end.message),
         JobState::Running { waiting: Some(waiting), .. } => {
             let since = waiting.since.map_or(0, |t| cx.now.as_second() - t.as_second());
             let words = format!("{} {}", waiting.reason, waiting.message);
@@ -228,7 +228,7 @@ fn elapsed(cx: &Context<'_>) -> i64 {
 
 /// Takes the last progress line of a mover's log into the status; returns it in words.
 fn progress(cx: &mut Context<'_>, log: &str) -> String {
-    let elapsed = elapsed(cx);
+    let passed = elapsed(cx);
     let last = log.lines().rev().find_map(|l| serde_json::from_str::<Progress>(l).ok());
     let (Some(p), Some(t)) = (last, cx.status.transfer.as_mut()) else { return "at work".into() };
     let int = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -244,7 +244,7 @@ fn progress(cx: &mut Context<'_>, log: &str) -> String {
     .and_then(|p| i64::try_from(p).ok());
     // What an undo moves began long after its step did.
     let forward = cx.status.undo.is_none();
-    t.seconds_left = t.percent.filter(|p| forward && *p >= 5).map(|p| elapsed * (100 - p) / p);
+    t.seconds_left = t.percent.filter(|p| forward && *p >= 5).map(|p| passed * (100 - p) / p);
     let moved = crate::plan::summary::bytes(t.bytes_done);
     match t.bytes_total {
         Some(total) => format!("{moved} of about {}", crate::plan::summary::bytes(total)),

@@ -121,7 +121,8 @@ impl Migration {
     /// What was told of it in events.
     async fn events(&self) -> String {
         let api = Api::<Event>::namespaced(Side::New.client().await, &self.namespace);
-        let told = eventually("the events of a migration", || api.list(&ListParams::default())).await.items;
+        let all = ListParams::default();
+        let told = eventually("the events of a migration", || api.list(&all)).await.items;
         let own = told.into_iter().filter(|e| e.regarding.as_ref().and_then(|r| r.name.as_ref()) == Some(&self.name));
         let words = own.map(|e| {
             let at = e.event_time.map(|t| t.0.to_string()).unwrap_or_default();

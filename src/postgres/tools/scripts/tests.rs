@@ -104,7 +104,7 @@ fn small_pieces_are_joined_on_their_way() {
         let argv = produce("n0nce", "pgm/u/m/dump/1", "u", &command(&["sh", "-c", write]));
         let mut child = start(&shell, &scratch, &argv);
         drop(child.stdin.take());
-        let mut piece = [0; 65536];
+        let mut piece = vec![0; 65536];
         let first = child.stdout.take().unwrap().read(&mut piece).unwrap();
         assert_eq!(first, 40_960, "{shell:?}");
         assert!(child.wait_with_output().unwrap().status.success(), "{shell:?}");
