@@ -126,7 +126,9 @@ async fn schema_job(scene: &Scene, status: &PostgresMigrationStatus) {
         assert!(!selected, "Service {} selects {labels:?}", service["metadata"]["name"]);
     }
     assert_eq!(pod["spec"]["containers"].as_array().unwrap().len(), 1);
-    assert_eq!(pod["spec"]["containers"][0]["readinessProbe"], Value::Null);
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+        assert_eq!(pod["spec"]["containers"][0][probe], Value::Null, "{probe}");
+    }
     let log = side.kubectl_aside(&["-n", namespace, "logs", &format!("job/{job}")], "").await.unwrap();
     assert!(log.contains(&format!("upgrading on {} as {OWNER}", scene.target.name)), "{log}");
 }

@@ -50,7 +50,7 @@ spec:
     - {{name: PGDATA, value: /var/lib/postgresql/data/pgdata}}
     - {{name: POSTGRES_PASSWORD, value: admin-of-test}}
 {env}
-    readinessProbe: {{exec: {{command: [pg_isready, -h, 127.0.0.1]}}, periodSeconds: 1}}
+    startupProbe: {{exec: {{command: [pg_isready, -h, 127.0.0.1]}}, periodSeconds: 1, failureThreshold: 120}}
     volumeMounts: [{{name: data, mountPath: /var/lib/postgresql/data}}]
   volumes: [{{name: data, emptyDir: {{}}}}]
 "#

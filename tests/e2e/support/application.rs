@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::setting;
 
-/// Writes where PGHOST leads, and is ready once that has worked. Not by Debian's `psql`, a Perl program that looks for the
+/// Writes where PGHOST leads, and is ready once that has worked: a startup probe, because a probe that runs a process each second
+/// for as long as the pod lives costs more than the pod itself. Not by Debian's `psql`, a Perl program that looks for the
 /// real one each time: a dozen of these pods would keep a small machine busy.
 const WRITE: &str = r#"
 while :; do
@@ -31,7 +32,7 @@ fn container(name: &str, login: &Login) -> Value {
         "name": name, "image": setting("PGM_PG17_IMAGE"), "command": ["sh", "-c", WRITE],
         "env": [{"name": "DATABASE_HOST", "value": login.host}, {"name": "OTHER", "value": "stays"}],
         "envFrom": [{"configMapRef": {"name": "app-config"}}, {"secretRef": {"name": "app-secret"}}],
-        "readinessProbe": {"exec": {"command": ["test", "-e", "/tmp/wrote"]}, "periodSeconds": 1},
+        "startupProbe": {"exec": {"command": ["test", "-e", "/tmp/wrote"]}, "periodSeconds": 1, "failureThreshold": 600},
         "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
     })
 }
