@@ -37,7 +37,12 @@ pub async fn drive(cx: &mut Context<'_>, step: StepName, task: Task) -> Result<M
     // The witness compares under numbers of its own, so that it never takes the comparison's verdict for its own.
     let attempt = cx.attempt(step) + if step == StepName::Witness { SECOND } else { 0 };
     let about = about(cx, step);
-    work(cx, &[Side::Source, Side::Target], attempt, about, task).await
+    let sides: &[Side] = match step {
+        StepName::VerifyArchive => &[],
+        StepName::Analyze => &[Side::Target],
+        _ => &[Side::Source, Side::Target],
+    };
+    work(cx, sides, attempt, about, task).await
 }
 
 /// Goes on with a mover that an undo needs at the target. `number` counts its attempts in this run from 1, at most 499.
@@ -46,7 +51,7 @@ pub async fn drive_back(cx: &mut Context<'_>, number: i64, about: String, task: 
     work(cx, &[Side::Target], attempt, about, task).await
 }
 
-/// Goes on with one attempt at a task, which works on the servers of `sides`.
+/// Goes on with one attempt at a task, which works on the servers of `sides`: each attempt looks for those anew.
 async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String, task: Task) -> Result<Moved, Failure> {
     let operation = Operation {
         version: OPERATION_VERSION,
@@ -61,7 +66,7 @@ async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String,
     let job = operation.job_name();
     let current = cx.status.transfer.as_ref().is_some_and(|t| t.job == job);
     if !current {
-        // Each attempt looks for both servers anew: a pod may have been replaced since the last one.
+        // A pod may have been replaced since the last attempt.
         for side in sides {
             follow(cx, *side).await?;
         }
