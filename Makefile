@@ -22,7 +22,7 @@ bench: ## times a migration beside the runbook's own commands and writes docs/pe
 lint: ## format, clippy and (where cargo-deny is installed) licences, bans and sources of dependencies
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	@if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; \
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed, dependencies are not checked: cargo install --locked cargo-deny"; fi
 
 generate: ## writes everything that is made from something else: crds/ and the chart
