@@ -484,6 +484,9 @@ pub struct Publication {
     /// Name under which a database that was there before is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_aside: Option<String>,
+    /// Row changes that its server had counted in the copy before it got that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_changes: Option<i64>,
     /// True once the copy was seen under its final name.
     #[serde(default)]
     pub published: bool,
@@ -542,6 +545,9 @@ pub struct Saved {
     pub key: String,
     /// Name of the database from the moment that it is withdrawn: one that no run ever takes.
     pub database: String,
+    /// Row changes that its server had counted in it before it was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_changes: Option<i64>,
     /// The attempt at it, from 1.
     #[serde(default)]
     pub attempt: i64,
@@ -554,10 +560,11 @@ pub struct Saved {
     /// True once the dump was read back from the bucket. Only then the database is dropped.
     #[serde(default)]
     pub verified: bool,
-    /// Name under which the database is kept on the target's server, because it could not be saved.
+    /// Name under which the database is kept on the target's server: it could not be saved, or was written to before the application was
+    /// started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_as: Option<String>,
-    /// Why it could not be saved.
+    /// Why it is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
 }

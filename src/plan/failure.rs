@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(remedy(&status, StepName::Preflight, &e, &f, at(1)), Remedy::Refuse);
         status.start_time = Some(Time(at(0)));
         assert_eq!(remedy(&status, StepName::Compare, &e, &f, at(1)), Remedy::Undo);
-        status.publication = Some(Publication { originals: String::new(), set_aside: None, published: false });
+        status.publication = Some(Publication { originals: String::new(), set_aside: None, row_changes: None, published: false });
         assert_eq!(remedy(&status, StepName::Publish, &e, &f, at(1)), Remedy::Undo);
         status.publication.as_mut().unwrap().published = true;
         assert_eq!(remedy(&status, StepName::SchemaJob, &e, &f, at(1)), Remedy::Hold);

@@ -52,6 +52,9 @@ pub fn anew(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> S
 pub fn saved(status: &PostgresMigrationStatus) -> String {
     let Some(saved) = &status.saved else { return String::new() };
     match &saved.kept_as {
+        Some(name) if !status.resumed => format!(
+            "Rows were changed in the new database after it was published, by a schema job or by somebody who is not in the spec: it is kept on the target's server as database {name}."
+        ),
         Some(name) => format!(
             "What the application had written to the new database could not be saved in the bucket: it is kept on the target's server as database {name}."
         ),

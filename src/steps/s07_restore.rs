@@ -106,7 +106,7 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let made = derived_name(cx.database().target_name(), cx.names.uid(), DerivedRole::Staging);
     let mut name = made.clone();
     let mut oid = cx.status.staging.as_ref().and_then(|s| s.oid).and_then(|oid| u32::try_from(oid).ok());
-    if let Some(written) = oid.filter(|_| cx.status.resumed) {
+    if let Some(written) = oid.filter(|_| cx.status.resumed || cx.status.saved.is_some()) {
         match saving::save(cx, written).await? {
             Saving::Over => {}
             Saving::Kept => oid = None,
@@ -136,5 +136,8 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         dropped?;
     }
     cx.status.staging = None;
+    if !cx.status.resumed && cx.status.saved.as_ref().is_some_and(|saved| saved.kept_as.is_none()) {
+        cx.status.saved = None;
+    }
     Ok(Advance::Done)
 }

@@ -89,7 +89,10 @@ async fn plan(cx: &mut Context<'_>) -> Result<Publication, Failure> {
     }
     let set_aside = planned.existing_oid.map(|_| planned.names.aside.clone());
     let originals = serde_json::to_string(&planned).map_err(|e| Failure::terminal(reasons::PUBLISH_FAILED, e.to_string()))?;
-    Ok(Publication { originals, set_aside, published: false })
+    let mut session = cx.session(Side::Target, &planned.names.staging, "publish").await?;
+    let changes = catalog::row_changes(session.as_mut()).await.map_err(|e| sql(Side::Target, &e));
+    session.close().await;
+    Ok(Publication { originals, set_aside, row_changes: Some(changes?), published: false })
 }
 
 /// A target that got tables after the checks is refused as it would have been then.
@@ -115,17 +118,24 @@ async fn refuse_tables(cx: &mut Context<'_>, name: &str) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Whether the copy has its final name, for everybody to find.
+async fn in_sight(cx: &mut Context<'_>, publication: &publish::Publication) -> Result<bool, Failure> {
+    let mut target = admins(cx, Side::Target).await?;
+    let state = publication.state(&mut target).await.map_err(|e| sql(Side::Target, &e));
+    target.close().await;
+    Ok(matches!(state?, PublishState::Published | PublishState::Withdrawing))
+}
+
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(known) = cx.status.publication.clone() else { return Ok(Advance::Done) };
     let mut publication = read(&known)?;
-    // A database that the application has written to never has the name again that the steps forward drop.
-    if cx.status.resumed {
-        if !saving::intend(cx)? {
-            return Ok(Advance::Again);
-        }
-        if let Some(saved) = &cx.status.saved {
-            publication.names.staging.clone_from(&saved.database);
-        }
+    // A database that others may have written to never has the name again that the steps forward drop.
+    if cx.status.saved.is_none() && (cx.status.resumed || in_sight(cx, &publication).await?) {
+        saving::intend(cx)?;
+        return Ok(Advance::Again);
+    }
+    if let Some(saved) = &cx.status.saved {
+        publication.names.staging.clone_from(&saved.database);
     }
     let mut target = admins(cx, Side::Target).await?;
     let state = publication.state(&mut target).await.map_err(|e| sql(Side::Target, &e));

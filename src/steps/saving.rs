@@ -1,7 +1,7 @@
 //! What the application wrote to the new database is saved before a rollback drops that: nothing is ever dropped undumped.
 //!
 //! The database is withdrawn under a name that no run ever takes, neither this one, whose forward steps an operator that comes late
-//! may still believe in, nor a later one. Effects: a mover dumps it to a key of its own; another reads the dump back. Intent and
+//! may still believe in, nor a later one. So it is with one that was published but on which the application was not started yet. Effects: a mover dumps it to a key of its own; another reads the dump back. Intent and
 //! evidence stand in `status.saved`. What cannot be saved is kept under that name, and the undo goes on, because the application must
 //! not stand still for it.
 
@@ -14,6 +14,7 @@ use crate::archive::{ErrorKind, keys};
 use crate::plan::operation::{DumpTask, Task, Verdict, VerifyTask};
 use crate::plan::record::{Advance, bounded};
 use crate::plan::{Class, Failure};
+use crate::postgres::catalog;
 use crate::postgres::names::kept_name;
 use crate::postgres::staging;
 
@@ -30,20 +31,17 @@ pub enum Saving {
     Not(Advance),
 }
 
-/// Before the new database is withdrawn: the name that it gets then, and where it will be saved. `true` when that is recorded
-/// already.
+/// Before the new database is withdrawn: the name that it gets then, and where it will be saved.
 ///
 /// # Errors
 /// The status does not tell where the archive is.
-pub fn intend(cx: &mut Context<'_>) -> Result<bool, Failure> {
-    if cx.status.saved.is_some() {
-        return Ok(true);
-    }
+pub fn intend(cx: &mut Context<'_>) -> Result<(), Failure> {
     let own = cx.status.archive.clone().ok_or_else(|| lost("where the archive is"))?;
     let database = kept_name(cx.database().target_name(), cx.names.uid(), cx.status.run);
     let key = keys::saved(&own.key, 1);
-    cx.status.saved = Some(Saved { bucket: own.bucket, key, database, attempt: 1, ..Saved::default() });
-    Ok(false)
+    let row_changes = cx.status.publication.as_ref().and_then(|p| p.row_changes);
+    cx.status.saved = Some(Saved { bucket: own.bucket, key, database, row_changes, attempt: 1, ..Saved::default() });
+    Ok(())
 }
 
 /// Goes on with saving the withdrawn database with this OID.
@@ -61,6 +59,9 @@ pub async fn save(cx: &mut Context<'_>, oid: u32) -> Result<Saving, Failure> {
     if known.verified {
         return Ok(Saving::Over);
     }
+    if !cx.status.resumed {
+        return unlooked_for(cx, &known, oid).await;
+    }
     let moved = if known.sha256.is_none() { dump(cx, &known).await } else { verify(cx, &known).await };
     match moved {
         Ok(Moved::Done(verdict)) => Ok(Saving::Not(evidence(cx, &known, &verdict))),
@@ -74,6 +75,24 @@ pub async fn save(cx: &mut Context<'_>, oid: u32) -> Result<Saving, Failure> {
             Ok(Saving::Not(failed(cx, &failure, again)))
         }
     }
+}
+
+/// Before the application was started nobody should have written to the new database, and as a rule nobody has. What somebody wrote all
+/// the same is kept where it is: no dump is waited for, because the old application stands still.
+async fn unlooked_for(cx: &mut Context<'_>, known: &Saved, oid: u32) -> Result<Saving, Failure> {
+    let Some(name) = called(cx, oid).await? else { return Ok(Saving::Over) };
+    let mut session = cx.session(Side::Target, &name, "undo").await?;
+    let now = catalog::row_changes(session.as_mut()).await.map_err(|e| sql(Side::Target, &e));
+    session.close().await;
+    if known.row_changes == Some(now?) {
+        return Ok(Saving::Over);
+    }
+    if let Some(saved) = &mut cx.status.saved {
+        saved.kept_as = Some(name);
+        saved.failure =
+            Some("rows were changed in it after it was published: by a schema job, or by somebody who is not in the spec".into());
+    }
+    Ok(Saving::Not(Advance::Again))
 }
 
 async fn called(cx: &mut Context<'_>, oid: u32) -> Result<Option<String>, Failure> {
@@ -156,11 +175,13 @@ async fn keep(cx: &mut Context<'_>, known: &Saved, oid: u32) -> Result<Saving, F
         return Ok(Saving::Kept);
     }
     let server = cx.place(Side::Target).map_or_else(|| "the target".into(), |place| place.server());
-    let message = format!(
-        "what the application had written to the new database could not be saved in the bucket and is kept as database {:?} of {server}: {}",
-        known.database,
-        known.failure.as_deref().unwrap_or_default()
-    );
+    let what = if cx.status.resumed {
+        "what the application had written to the new database could not be saved in the bucket and"
+    } else {
+        "the new database, in which nobody should have written before the application was started,"
+    };
+    let why = known.failure.as_deref().unwrap_or_default();
+    let message = format!("{what} is kept as database {:?} of {server}: {why}", known.database);
     cx.warn(reasons::TARGET_WRITES_KEPT, path(Side::Target), &message);
     Ok(Saving::Kept)
 }

@@ -65,7 +65,7 @@ async fn a_range_that_breaks_in_its_middle_is_read_again() {
     let data = noise(30_000_000, 9);
     write(&bucket, "k", &data).await.unwrap();
     proxy.next("GET", "bytes=0-", Fault::CutAnswer(1_000_000));
-    proxy.next("GET", "bytes=8388608-", Fault::CutAnswer(5_000_000));
+    proxy.next("GET", "bytes=8388608-", Fault::CutAnswer(2_000_000));
     proxy.next("GET", "bytes=8388608-", Fault::SlowDown);
     proxy.next("GET", "bytes=16777216-", Fault::LoseAnswer);
     assert!(read(&bucket, "k").await == data);

@@ -64,6 +64,7 @@ async fn catalog_answers(app: &mut dyn Session, admin: &mut dyn Session) -> Answ
     let oid = catalog::server(app).await.unwrap().database_oid;
     answers.add("server", catalog::server(app).await.unwrap());
     answers.add("witness", catalog::witness(app).await.unwrap());
+    answers.add("row changes", catalog::row_changes(app).await.unwrap());
     answers.add("databases", catalog::databases(admin).await.unwrap());
     answers.add("database", catalog::database(admin, "app").await.unwrap());
     answers.add("absent database", catalog::database(admin, r#"no"such' \ $1 :x"#).await.unwrap());

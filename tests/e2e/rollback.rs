@@ -180,6 +180,29 @@ async fn one_application_goes_back_from_a_failed_schema_job_and_from_the_end() {
     scene.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_somebody_wrote_before_the_application_was_started_are_kept() {
+    let scene = Scene::new(Layout::OldToNew, "unlooked", "onyx", SOURCE).await;
+    let before = scene.world().await;
+    let databases = scene.target.databases().await;
+    let fails = |spec: &mut Value| spec["target"]["application"]["schemaJobs"][0]["command"] = json!(["sh", "-c", "exit 3"]);
+    let migration = scene.migrate("unlooked", fails).await;
+    migration.until("the hold", |s| (s.phase == Some(Phase::RequiresApproval)).then_some(())).await;
+    scene.target.sql("onyx", FOREIGN).await;
+    migration.change(json!({"rollback": {}})).await;
+    let over = |s: &PostgresMigrationStatus| (s.outcome == Some(Outcome::Cancelled)).then(|| s.clone());
+    let status = migration.after_its_end("the end of the rollback", over).await;
+    let kept = status.saved.as_ref().unwrap().kept_as.clone().unwrap();
+    assert!(status.message.as_ref().unwrap().contains(&kept), "{:?}", status.message);
+    assert!(status.warnings.iter().any(|w| w.reason == "TargetWritesKept" && w.message.contains(&kept)), "{:?}", status.warnings);
+    assert_eq!(scene.target.sql(&kept, FOREIGN_ROWS).await, "1|125250");
+    let left: Vec<String> = scene.target.databases().await.into_iter().filter(|name| !databases.contains(name)).collect();
+    assert_eq!(left, [kept.clone()]);
+    scene.target.sql("postgres", &format!("DROP DATABASE \"{kept}\"")).await;
+    rolled_back(&scene, &migration, &before).await;
+    scene.end().await;
+}
+
 /// A snapshot without its last line, the bucket.
 fn scene_of(snapshot: &str) -> String {
     let (world, _) = snapshot.trim_end_matches('\n').rsplit_once('\n').unwrap();

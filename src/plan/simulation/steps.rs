@@ -288,7 +288,8 @@ fn publish(cx: &mut Call<'_>) -> Answer {
         if cx.status.staging.as_ref().and_then(|s| s.oid) != Some(i64::from(staging.oid)) {
             return Err(terminal(reasons::PUBLISH_FAILED));
         }
-        let known = Publication { originals: staging.oid.to_string(), set_aside: Some(String::new()), published: false };
+        let originals = staging.oid.to_string();
+        let known = Publication { originals, set_aside: Some(String::new()), row_changes: None, published: false };
         cx.status.publication = Some(known);
         return Ok(Advance::Again);
     };

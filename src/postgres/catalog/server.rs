@@ -150,6 +150,17 @@ pub async fn witness(session: &mut dyn Session) -> Result<Witness, SqlError> {
     ask(session, &Question::new("witness", WITNESS)).await
 }
 
+/// Rows that were inserted, updated and deleted in tables of the session's database since its statistics began, those of
+/// transactions that failed among them. Equal counts mean that no row was changed in between, but for those that TRUNCATE took; a
+/// crash of the server begins the count anew (PostgreSQL's manual, 27.2).
+pub async fn row_changes(session: &mut dyn Session) -> Result<i64, SqlError> {
+    ask(session, &Question::new("row changes", ROW_CHANGES)).await
+}
+
+const ROW_CHANGES: &str = r"
+SELECT pg_catalog.to_jsonb(coalesce(pg_catalog.sum(s.n_tup_ins + s.n_tup_upd + s.n_tup_del), 0)::int8)
+FROM pg_catalog.pg_stat_user_tables AS s";
+
 // A sequence that was never called has no last value; setting one without calling it takes a transaction id.
 const WITNESS: &str = r"
 SELECT pg_catalog.jsonb_build_object(

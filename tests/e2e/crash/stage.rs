@@ -107,8 +107,11 @@ impl Stage {
             }
             Way::Deleted => {
                 migration.until("the hold", |s| (s.phase == Some(Phase::RequiresApproval)).then_some(())).await;
+                self.ledgers[1].goes_on().await;
                 migration.delete().await;
-                self.as_before(&[DATABASE]).await;
+                // The ledger has written to the published copy.
+                let kept = self.added(&self.scene.target).await;
+                self.as_before(&[DATABASE, &kept]).await;
             }
             Way::RolledBack => {
                 migration.ended(Outcome::Succeeded).await;
@@ -197,7 +200,9 @@ impl Stage {
         let (source, target) = (&self.scene.source, &self.scene.target);
         self.ledgers[0].assert_kept(source, &[DATABASE]).await;
         self.ledgers[1].assert_kept(target, on_target).await;
-        target.sql("postgres", &format!("DROP DATABASE IF EXISTS {BY_HAND}")).await;
+        for kept in on_target.iter().filter(|name| **name != DATABASE) {
+            target.sql("postgres", &format!("DROP DATABASE \"{kept}\"")).await;
+        }
         assert_same(&self.snapshot, &self.scene.snapshot().await);
         assert_eq!([oid(source, DATABASE).await, oid(target, DATABASE).await], self.oids, "other databases of the same names");
         assert_same(&self.content, &source.content(DATABASE).await);
