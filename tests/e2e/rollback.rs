@@ -197,7 +197,7 @@ async fn rows_that_somebody_wrote_before_the_application_was_started_are_kept() 
     assert!(status.warnings.iter().any(|w| w.reason == "TargetWritesKept" && w.message.contains(&kept)), "{:?}", status.warnings);
     assert_eq!(scene.target.sql(&kept, FOREIGN_ROWS).await, "1|125250");
     let left: Vec<String> = scene.target.databases().await.into_iter().filter(|name| !databases.contains(name)).collect();
-    assert_eq!(left, [kept.clone()]);
+    assert_eq!(left, std::slice::from_ref(&kept));
     scene.target.sql("postgres", &format!("DROP DATABASE \"{kept}\"")).await;
     rolled_back(&scene, &migration, &before).await;
     scene.end().await;
