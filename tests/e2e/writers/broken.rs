@@ -70,11 +70,29 @@ async fn each_piece_of_the_swap_fence() {
     scene.end().await;
 }
 
+/// The layered fence does not bind superusers, and is refused where one is connected: the application of the source logs in as the
+/// database's owner from now on.
+async fn as_ordinary_owner(scene: &Scene) {
+    let password = &scene.canaries[0];
+    let role = format!("CREATE ROLE app_owner LOGIN PASSWORD '{password}'; ALTER DATABASE onyx OWNER TO app_owner");
+    scene.source.sql("postgres", &role).await;
+    let grants = "GRANT USAGE ON SCHEMA app TO app_owner; GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA app TO app_owner;
+        GRANT USAGE ON ALL SEQUENCES IN SCHEMA app TO app_owner";
+    scene.source.sql("onyx", grants).await;
+    let (side, namespace) = (scene.source.side, scene.source.namespace.as_str());
+    let login = json!({"stringData": {"PGUSER": "app_owner"}}).to_string();
+    side.kubectl_aside(&["-n", namespace, "patch", "secret", "app-secret", "--type=merge", "-p", &login], "").await.unwrap();
+    side.kubectl_aside(&["-n", namespace, "rollout", "restart", "deployment/api", "deployment/worker"], "").await.unwrap();
+    for deployment in ["deployment/api", "deployment/worker"] {
+        let wait = ["-n", namespace, "rollout", "status", deployment, "--timeout=180s"];
+        side.kubectl_aside(&wait, "").await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_piece_of_the_layered_fence() {
     let scene = Scene::new(Layout::OldToNew, "layers", "onyx", SOURCE).await;
-    // The layered fence does not bind superusers: the application logs in as an ordinary owner here.
-    scene.source.sql("postgres", "CREATE ROLE app_owner LOGIN; ALTER DATABASE onyx OWNER TO app_owner").await;
+    as_ordinary_owner(&scene).await;
     for (name, script, words) in [
         ("role", "ALTER ROLE app_owner LOGIN", "role \"app_owner\" may log in"),
         ("limit", "ALTER DATABASE onyx CONNECTION LIMIT -1", "connection limit is not 0"),
