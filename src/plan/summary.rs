@@ -144,11 +144,11 @@ fn undone(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, undo: 
     match undo.cause {
         UndoCause::Failure => {
             let head = format!("{} failed ({}): ", title(undo.step), undo.reason);
-            fitted(&head, &undo.message, &[&back, advice::next(&undo.reason), "Then raise spec.retry."], LIMIT)
+            fitted(&head, &undo.message, &[&back, &saved, advice::next(&undo.reason), "Then raise spec.retry."], LIMIT)
         }
-        UndoCause::Cancel => fitted("Called off: ", &undo.message, &[&back, &going_back::anew(spec, status)], LIMIT),
+        UndoCause::Cancel => fitted("Called off: ", &undo.message, &[&back, &saved, &going_back::anew(spec, status)], LIMIT),
         UndoCause::Rollback => fitted("Rolled back: ", &undo.message, &[&back, &saved, &going_back::anew(spec, status)], LIMIT),
-        UndoCause::Deletion => fitted("Called off: ", &undo.message, &[&back], LIMIT),
+        UndoCause::Deletion => fitted("Called off: ", &undo.message, &[&back, &saved], LIMIT),
     }
 }
 
@@ -469,6 +469,17 @@ mod tests {
             vec![crate::api::Finding { reason: reasons::CHANGED_BY_OTHERS.into(), path: "spec.source.writers".into(), message }];
         summarize(&spec(), &mut status, 1, None, at(6));
         assert!(status.message.unwrap().contains("see status.warnings"));
+    }
+
+    #[test]
+    fn a_copy_that_is_kept_is_named_whatever_the_undo_was_for() {
+        let mut status = failed_at_compare("x");
+        status.saved = Some(crate::api::Saved { kept_as: Some("shop_k1".into()), ..Default::default() });
+        for cause in [UndoCause::Failure, UndoCause::Cancel, UndoCause::Deletion, UndoCause::Rollback] {
+            status.undo.as_mut().unwrap().cause = cause;
+            let said = undone(&spec(), &status, status.undo.as_ref().unwrap());
+            assert!(said.contains("kept on the target's server as database shop_k1"), "{cause:?}: {said}");
+        }
     }
 
     #[test]
