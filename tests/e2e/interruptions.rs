@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
 use pgmigration::api::{Outcome, Phase, PostgresMigrationStatus, StepName, StepState, UndoCause};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::migration::{Migration, condition, state};
 use crate::support::scene::{Layout, Scene};
@@ -58,7 +58,7 @@ async fn strike_operator(grace: u32) {
 }
 
 /// As [`strike_operator`], and does `meanwhile` before there is another. The caller holds the right to it.
-pub async fn replace_operator(grace: u32, meanwhile: impl Future<Output = ()>) {
+async fn replace_operator(grace: u32, meanwhile: impl Future<Output = ()>) {
     let client = Side::New.client().await;
     let pods = Api::<Pod>::namespaced(client.clone(), SYSTEM);
     let labels = ListParams::default().labels(&format!("app.kubernetes.io/name={OPERATOR}"));
@@ -169,6 +169,14 @@ async fn called_off_wherever_it_stands() {
     // In the midst of the swap: somebody else's lock holds the renaming up, and its operator dies.
     let migration = scene.migrate("during-publish", |_| ()).await;
     migration.stop_after(StepName::Analyze).await;
+    called_back_in_the_swap(&scene, &migration, json!({"cancel": true}), UndoCause::Cancel).await;
+    called_off(&scene, &migration, &before).await;
+    scene.end().await;
+}
+
+/// Goes on from before the swap, which somebody else's lock holds up; in its midst the operator is killed while `spec` asks to go back.
+/// Returns when the lock is gone and the undo, for this cause, is under way.
+pub async fn called_back_in_the_swap(scene: &Scene, migration: &Migration, spec: Value, cause: UndoCause) {
     let target = scene.target.clone();
     let holder = tokio::spawn(async move { target.try_sql("postgres", HOLD).await });
     eventually("the lock on the database", || async {
@@ -184,15 +192,13 @@ async fn called_off_wherever_it_stands() {
         if open == "f" { Ok(()) } else { Err(open) }
     })
     .await;
-    replace_operator(0, migration.change(json!({"cancel": true}))).await;
+    replace_operator(0, migration.change(spec)).await;
     drop(alone);
-    let cause = migration.until("the undo", |s| s.undo.as_ref().map(|undo| undo.cause)).await;
-    assert_eq!(cause, UndoCause::Cancel);
+    let found = migration.until("the undo", |s| s.undo.as_ref().map(|undo| undo.cause)).await;
+    assert_eq!(found, cause);
     let released = scene.target.sql("postgres", RELEASE).await;
     assert_eq!(released, "t", "the lock was held to the end");
     holder.await.unwrap().unwrap_err();
-    called_off(&scene, &migration, &before).await;
-    scene.end().await;
 }
 
 /// Two objects that move one database, applied at once: one is refused with the other's name, the other goes on.
@@ -220,9 +226,9 @@ async fn one_of_two(scene: &Scene) -> Migration {
 
 /// Holds a lock on the target's database (as `COMMENT` does until its transaction ends) that keeps it from being renamed, until
 /// [`RELEASE`].
-pub const HOLD: &str = "SET application_name = 'holder'; BEGIN; COMMENT ON DATABASE onyx IS 'held'; SELECT pg_sleep(600);";
-pub const HELD: &str = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'holder' AND wait_event = 'PgSleep'";
-pub const RELEASE: &str = "SELECT bool_and(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'holder'";
+const HOLD: &str = "SET application_name = 'holder'; BEGIN; COMMENT ON DATABASE onyx IS 'held'; SELECT pg_sleep(600);";
+const HELD: &str = "SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'holder' AND wait_event = 'PgSleep'";
+const RELEASE: &str = "SELECT bool_and(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'holder'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_schema_job_holds_until_it_is_tried_again() {

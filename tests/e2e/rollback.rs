@@ -5,11 +5,11 @@ use pgmigration::archive::Sha256;
 use pgmigration::archive::keys;
 use serde_json::{Value, json};
 
-use crate::interruptions::{HELD, HOLD, RELEASE, called_off, large, midway, replace_operator};
+use crate::interruptions::{called_back_in_the_swap, called_off, large, midway};
 use crate::support::migration::{Migration, condition};
 use crate::support::scene::{Layout, Scene, bucket};
 use crate::support::snapshot::assert_same;
-use crate::support::{Side, eventually, interrupting};
+use crate::support::{Side, eventually};
 
 const SOURCE: &str = include_str!("support/source.sql");
 
@@ -228,28 +228,7 @@ async fn in_the_midst_of_the_swap() {
     let before = scene.snapshot().await;
     let migration = scene.migrate("during-publish", |_| ()).await;
     migration.stop_after(StepName::Analyze).await;
-    let target = scene.target.clone();
-    let holder = tokio::spawn(async move { target.try_sql("postgres", HOLD).await });
-    eventually("the lock on the database", || async {
-        let held = scene.target.sql("postgres", HELD).await;
-        if held == "t" { Ok(()) } else { Err(held) }
-    })
-    .await;
-    let alone = interrupting().await;
-    migration.change(json!({"suspend": false})).await;
-    migration.until("the swap under way", |s| s.publication.as_ref().map(|p| assert!(!p.published))).await;
-    eventually("the old database of the target to be closed for the swap", || async {
-        let open = scene.target.sql("postgres", "SELECT datallowconn FROM pg_database WHERE datname = 'onyx'").await;
-        if open == "f" { Ok(()) } else { Err(open) }
-    })
-    .await;
-    replace_operator(0, migration.change(json!({"rollback": {}}))).await;
-    drop(alone);
-    let cause = migration.until("the undo", |s| s.undo.as_ref().map(|undo| undo.cause)).await;
-    assert_eq!(cause, UndoCause::Rollback);
-    let released = scene.target.sql("postgres", RELEASE).await;
-    assert_eq!(released, "t", "the lock was held to the end");
-    holder.await.unwrap().unwrap_err();
+    called_back_in_the_swap(&scene, &migration, json!({"rollback": {}}), UndoCause::Rollback).await;
     called_off(&scene, &migration, &before).await;
     scene.end().await;
 }
