@@ -27,6 +27,7 @@ use crate::crash;
 use crate::kubernetes::clients;
 use crate::plan::operation::{CleanupTask, ExitStatus, OPERATION_ENV, Operation, Reason, Task, TaskKind, Verdict};
 use ends::Opener;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -96,7 +97,8 @@ pub async fn tidy(context: &Context) -> Result<(), MoverError> {
     cleanup::run(context, &CleanupTask { databases, archives }).await.map(|_| ())
 }
 
-/// The `mover` subcommand: runs the operation, prints progress on standard output, writes the verdict.
+/// The `mover` subcommand: runs the operation, prints progress on standard output, writes the verdict, and prints that too when
+/// it is written: whoever reads the output knows it seconds before the kubelet has noticed the end of the process.
 ///
 /// A crypto provider must be installed.
 pub async fn main(arguments: &Arguments) -> ExitCode {
@@ -119,7 +121,11 @@ pub async fn main(arguments: &Arguments) -> ExitCode {
     }
     let written = crash::around(|| "verdict".into(), async { std::fs::write(&arguments.termination_log, &text) }).await;
     match written {
-        Ok(()) => ExitCode::from(verdict.exit_status() as u8),
+        Ok(()) => {
+            // Nobody reads, nobody misses it.
+            let _ = writeln!(std::io::stdout().lock(), "{text}");
+            ExitCode::from(verdict.exit_status() as u8)
+        }
         Err(error) => {
             tracing::error!(file = %arguments.termination_log.display(), %error, "the verdict cannot be written");
             ExitCode::from(ExitStatus::Transient as u8)

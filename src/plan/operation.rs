@@ -302,7 +302,7 @@ pub enum Phase {
     Sealing,
 }
 
-/// How a task ended: the mover's termination message, at most [`VERDICT_LIMIT`] bytes of JSON.
+/// How a task ended: the mover's termination message, at most [`VERDICT_LIMIT`] bytes of JSON, and the last line that it prints.
 ///
 /// A Job without a readable verdict has failed, whatever its exit code says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -555,6 +555,13 @@ impl Verdict {
         } else {
             Err(format!("the mover's verdict has version {}, expected {OPERATION_VERSION}", verdict.version))
         }
+    }
+
+    /// The verdict that ends the output of a mover that carried out `operation`. It is the last that a mover does, so nothing of
+    /// what it tells is still to come, though the process may not have ended yet.
+    pub fn at_the_end_of(output: &str, operation: &Operation) -> Option<Self> {
+        let last = Self::parse(output.lines().last()?).ok()?;
+        (last.operation == operation.task.kind() && last.attempt == operation.attempt).then_some(last)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Work that movers do: one Job per attempt, created behind a recorded intent, watched, and read for its verdict.
 //!
 //! The name of a Job is fixed by object, task and attempt, so a crash between the intent and the record finds it again. Only
-//! a verdict counts: a Job without one has failed, whatever Kubernetes says of it.
+//! a verdict counts: a Job without one has failed, whatever Kubernetes says of it. It is taken from the mover's output while
+//! Kubernetes has not noticed yet that the process ended, else from the termination message.
 
 use super::context::{Context, kubernetes};
 use super::s01_pin::follow;
@@ -105,7 +106,10 @@ async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String,
             let message = match pod {
                 None => format!("Job {job} is starting"),
                 Some(pod) => match jobs::log_tail(&client, &home, &pod, 5).await {
-                    Ok(text) => progress(cx, &text),
+                    Ok(text) => match Verdict::at_the_end_of(&text, &operation) {
+                        Some(verdict) => return judge(&about, &job, verdict),
+                        None => progress(cx, &text),
+                    },
                     // Progress is a courtesy: the verdict does not depend on it.
                     Err(e) => format!("at work in pod {} (its log cannot be read: {e})", pod.name),
                 },
@@ -170,10 +174,13 @@ fn lost(message: String) -> Moved {
 }
 
 fn verdict(about: &str, job: &str, text: &str) -> Result<Moved, Failure> {
-    let verdict = match Verdict::parse(text) {
-        Ok(v) => v,
-        Err(why) => return Ok(lost(format!("Job {job} left no verdict that can be read: {why}"))),
-    };
+    match Verdict::parse(text) {
+        Ok(verdict) => judge(about, job, verdict),
+        Err(why) => Ok(lost(format!("Job {job} left no verdict that can be read: {why}"))),
+    }
+}
+
+fn judge(about: &str, job: &str, verdict: Verdict) -> Result<Moved, Failure> {
     match (verdict.outcome, verdict.reason.class()) {
         (Outcome::Succeeded, None) => Ok(Moved::Done(Box::new(verdict))),
         (_, Some(class)) => {

@@ -8,7 +8,7 @@ use pgmigration::postgres::admin::AdminSessions;
 use pgmigration::postgres::carrier::Carrier;
 use pgmigration::postgres::completion;
 use pgmigration::postgres::publish::{Publication, PublishNames, PublishState, plan};
-use pgmigration::postgres::staging::{carry, create_staging, dress_of, drop_database, name_of};
+use pgmigration::postgres::staging::{carry, create_staging, dress_of, drop_database, empty, name_of};
 use pgmigration::postgres::swap::SwapError;
 
 use crate::chop::{Chop, Side};
@@ -200,6 +200,40 @@ async fn a_staging_database_is_made_dressed_and_dropped() {
         drop_database(&mut admins, "app_s", oid, SOON).await.unwrap();
         drop_database(&mut admins, "app_s", oid, SOON).await.unwrap();
         assert_eq!(cluster.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'app_s'"), "0");
+    }
+}
+
+#[tokio::test]
+async fn a_database_gives_its_space_back_before_it_is_dropped() {
+    for bin in servers() {
+        let cluster = target(&bin, false);
+        let staging = PublishNames::derive("app", UID).staging;
+        cluster.sql(
+            &staging,
+            r#"CREATE TABLE public."odd ""one
+               of two lines" AS SELECT i, repeat('x', 500) AS x FROM generate_series(1, 40000) AS i;
+               CREATE TABLE public.parent (i int4 PRIMARY KEY) PARTITION BY RANGE (i);
+               CREATE TABLE public.part PARTITION OF public.parent FOR VALUES FROM (1) TO (100000);
+               INSERT INTO public.part SELECT generate_series(1, 50000);
+               CREATE TABLE public.child (i int4 REFERENCES public.parent);
+               CREATE MATERIALIZED VIEW public.seen AS SELECT * FROM public.parent;
+               CREATE VIEW public.over AS SELECT * FROM public.seen"#,
+        );
+        // As a table of an extension.
+        cluster.sql(
+            &staging,
+            "CREATE TABLE public.configuration AS SELECT 1 AS i; ALTER EXTENSION plpgsql ADD TABLE public.configuration",
+        );
+        let size = || cluster.sql("postgres", &format!("SELECT pg_database_size('{staging}') / 1000000")).parse::<u64>().unwrap();
+        assert!(size() > 30, "{} MB", size());
+        let mut session = carrier(&cluster).connect(&staging, SOON).await.unwrap();
+        for _ in 0..2 {
+            empty(session.as_mut()).await.unwrap();
+        }
+        session.close().await;
+        assert!(size() < 12, "{} MB", size());
+        let left = "SELECT string_agg(relname, ',') FROM pg_class WHERE relkind IN ('r', 'm', 'v') AND oid >= 16384";
+        assert_eq!(cluster.sql(&staging, left), "configuration");
     }
 }
 

@@ -51,3 +51,22 @@ fn a_termination_message_always_fits_and_keeps_its_totals() {
     assert_eq!(read.not_restored_total, 200);
     assert_eq!(read.outcome, Outcome::Succeeded);
 }
+
+#[test]
+fn a_verdict_is_taken_from_the_end_of_the_output_of_its_own_operation_only() {
+    let operation = operation();
+    let said = Verdict::new(TaskKind::Verify, 3, Reason::Done, "whole").termination_message();
+    let progress = r#"{"operation":"Verify","phase":"Sealing","bytesDone":1,"tablesDone":0}"#;
+    let read = |output: &str| Verdict::at_the_end_of(output, &operation).map(|v| v.reason);
+    assert_eq!(read(&format!("{progress}\n{said}\n")), Some(Reason::Done));
+    for (what, output) in [
+        ("nothing", String::new()),
+        ("progress", format!("{progress}\n")),
+        ("a part", format!("{progress}\n{}", &said[..said.len() - 1])),
+        ("not the end", format!("{said}\n{progress}\n")),
+        ("of another attempt", Verdict::new(TaskKind::Verify, 2, Reason::Done, "whole").termination_message()),
+        ("of another task", Verdict::new(TaskKind::Dump, 3, Reason::Done, "whole").termination_message()),
+    ] {
+        assert_eq!(read(&output), None, "{what}");
+    }
+}

@@ -13,6 +13,8 @@ pub struct Mover {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
     verdict: std::path::PathBuf,
+    /// The last line that it printed.
+    last: String,
     /// Peak of the resident memory in KiB, as last seen.
     peak: u64,
 }
@@ -32,17 +34,19 @@ impl Mover {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
-        Self { child, lines, verdict, peak: 0 }
+        Self { child, lines, verdict, last: String::new(), peak: 0 }
     }
 
-    /// The next progress line; `None` at the end.
+    /// The next progress line; `None` once it tells its verdict or ends.
     fn progress(&mut self) -> Option<Progress> {
         let mut line = String::new();
         self.lines.read_line(&mut line).unwrap();
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).and_then(|l| l.split_whitespace().next()?.parse().ok());
         self.peak = self.peak.max(peak.unwrap_or(0));
-        (!line.is_empty()).then(|| serde_json::from_str(&line).expect("a progress line"))
+        self.last = line;
+        let over = self.last.is_empty() || Verdict::parse(&self.last).is_ok();
+        (!over).then(|| serde_json::from_str(&self.last).expect("a progress line"))
     }
 
     /// Waits for its end: exit status, verdict, peak of the resident memory in KiB.
@@ -50,6 +54,7 @@ impl Mover {
         while self.progress().is_some() {}
         let status = self.child.wait().unwrap();
         let text = std::fs::read_to_string(&self.verdict).unwrap();
+        assert_eq!(self.last.trim_end(), text, "what it printed last is its verdict");
         std::fs::remove_file(&self.verdict).unwrap();
         (status, Verdict::parse(&text).unwrap(), self.peak)
     }
