@@ -255,7 +255,10 @@ impl Stage {
             // What the manifests do not say.
             let resume = r#"{"spec": {"suspend": false}}"#;
             let record = format!("{}-", pgmigration::api::names::ORIGINAL_ANNOTATION);
-            for words in [["patch", "cronjob/tidy", "-p", resume], ["annotate", "deployments,cronjobs", "--all", &record]] {
+            // Pods read their environment once, as it was when they were started.
+            let restart = ["delete", "pods", "-l", "app in (api, worker)"];
+            let annotate = ["annotate", "deployments,cronjobs", "--all", &record];
+            for words in [["patch", "cronjob/tidy", "-p", resume], annotate, restart] {
                 let arguments = [&["-n", server.namespace.as_str()], words.as_slice()].concat();
                 server.side.kubectl_aside(&arguments, "").await.unwrap();
             }
