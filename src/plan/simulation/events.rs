@@ -91,6 +91,8 @@ pub enum Trouble {
     Deleted(Task),
     /// Somebody writes to the source, by whatever way is open at this moment.
     Written,
+    /// Somebody who is not in the spec writes to the published copy.
+    WrittenNew,
     /// Another database of the source's server is written to.
     Busy,
     /// Somebody enables the subscription.
@@ -107,7 +109,7 @@ impl Trouble {
     /// All of it.
     pub fn all() -> impl Iterator<Item = Self> {
         let jobs = Task::ALL.into_iter().flat_map(|t| [Self::Fails(t), Self::Lost(t), Self::Refuses(t), Self::Deleted(t)]);
-        jobs.chain([Self::Written, Self::Busy, Self::Subscribed, Self::Heals, Self::HealsWriter, Self::Takes])
+        jobs.chain([Self::Written, Self::WrittenNew, Self::Busy, Self::Subscribed, Self::Heals, Self::HealsWriter, Self::Takes])
     }
 
     /// The world then. `None`: it cannot happen. `witnessed`: the source was seen unchanged for the last time.
@@ -138,6 +140,7 @@ impl Trouble {
             {
                 world.write_to_source();
             }
+            Self::WrittenNew if world.target_accepts() => world.write_to_target(),
             Self::Busy => world.transaction += 1,
             Self::Subscribed if world.before == Before::Full => world.subscription = true,
             Self::Heals => world.application.up = true,

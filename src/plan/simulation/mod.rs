@@ -132,6 +132,27 @@ fn what_cannot_be_saved_is_kept() {
 }
 
 #[test]
+fn rows_that_somebody_wrote_before_the_application_was_started_are_kept() {
+    for written in [false, true] {
+        let mut machine = Machine::new(true);
+        let mut point = machine.birth(Before::Full);
+        while machine.status(point.status).step != Some(StepName::SchemaJob) {
+            point = machine.calm(point).unwrap();
+        }
+        if written {
+            point = machine.happen(point, Event::Trouble(Trouble::WrittenNew)).unwrap();
+        }
+        point = machine.happen(point, Event::User(Wish::Rollback)).unwrap();
+        while let Some(after) = machine.calm(point) {
+            point = after;
+        }
+        let status = machine.status(point.status);
+        assert_eq!((status.outcome, status.saved.is_some()), (Some(Outcome::Cancelled), written));
+        assert!(point.world.kept == u8::from(written) && point.world.source_accepts());
+    }
+}
+
+#[test]
 fn an_opened_source_can_still_be_gone_back_to() {
     let mut machine = Machine::new(true);
     let point = written(&mut machine);

@@ -123,7 +123,7 @@ fn dump(cx: &mut Call<'_>) -> Answer {
 fn restore(cx: &mut Call<'_>) -> Answer {
     let mut oid = cx.status.staging.as_ref().and_then(|s| s.oid).and_then(|oid| u8::try_from(oid).ok());
     let mut name = Name::Staging;
-    if let Some(written) = oid.filter(|_| cx.status.resumed) {
+    if let Some(written) = oid.filter(|_| cx.status.resumed || cx.status.saved.is_some()) {
         match save(cx, written)? {
             Saving::Over => {}
             Saving::Kept => oid = None,
@@ -152,6 +152,9 @@ fn restore(cx: &mut Call<'_>) -> Answer {
         cx.world.drop_copy(name);
     }
     cx.status.staging = None;
+    if !cx.status.resumed && cx.status.saved.as_ref().is_some_and(|saved| saved.kept_as.is_none()) {
+        cx.status.saved = None;
+    }
     Ok(Advance::Done)
 }
 
@@ -176,6 +179,14 @@ fn save(cx: &mut Call<'_>, oid: u8) -> Result<Saving, Stop> {
     }
     if known.verified {
         return Ok(Saving::Over);
+    }
+    if !cx.status.resumed {
+        // `steps::saving::unlooked_for`.
+        if cx.world.target.oid(oid).is_none() || !cx.world.written {
+            return Ok(Saving::Over);
+        }
+        cx.status.saved = Some(Saved { kept_as: Some(String::new()), ..known });
+        return Ok(Saving::Not(Advance::Again));
     }
     let moved = cx.drive(if known.sha256.is_none() { Task::Save } else { Task::SaveRead });
     Ok(Saving::Not(match moved {
@@ -252,11 +263,13 @@ fn resume(cx: &mut Call<'_>) -> Answer {
 
 fn publish(cx: &mut Call<'_>) -> Answer {
     let Some(known) = cx.status.publication.clone() else { return Ok(Advance::Done) };
-    if cx.status.resumed && cx.status.saved.is_none() {
+    let in_sight =
+        known.originals.parse().ok().and_then(|oid| cx.world.target.oid(oid)).is_some_and(|d| d.name == Name::Application);
+    if cx.status.saved.is_none() && (cx.status.resumed || in_sight) {
         cx.status.saved = Some(Saved { attempt: 1, ..Saved::default() });
         return Ok(Advance::Again);
     }
-    let staging = if cx.status.resumed { Name::Kept } else { Name::Staging };
+    let staging = if cx.status.saved.is_some() { Name::Kept } else { Name::Staging };
     loop {
         let oid = known.originals.parse().unwrap_or(0);
         let existing = cx.world.target.oid(EXISTING);

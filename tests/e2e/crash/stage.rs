@@ -130,6 +130,7 @@ impl Stage {
         assert_eq!(self.changes_since(&before).await, expected(way), "doubled: changes of the workloads");
         let (passed, ended) = log::of_operator(&uid, &since).await;
         seen.passed.extend(passed);
+        println!("{way:?}: the operator ended at {} boundaries, movers made it begin {:?} again", ended.len(), seen.repeated);
         seen.ended = ended;
         if way == Way::Forward {
             self.reset(&migration, &uid).await;
