@@ -121,11 +121,15 @@ async fn an_interrupted_dump_leaves_nothing_and_a_new_attempt_succeeds() {
     world.end().await;
 }
 
-/// Runs a task until so many bytes have moved, then drops it. The total must not have been reached.
+/// Runs a task until so many bytes have moved and its tool is at work, then drops it. The total must not have been reached.
 async fn cut(world: &World, context: &mover::Context, bytes: u64, total: u64) {
     let counters = context.counters.clone();
     let half_way = async {
         while counters.now().bytes_done < bytes {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        // Bytes may be on their way to a tool that has not logged in yet. Nothing moves while we ask.
+        while world.sessions(Side::Old) + world.sessions(Side::New) == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
@@ -135,7 +139,6 @@ async fn cut(world: &World, context: &mover::Context, bytes: u64, total: u64) {
     }
     let moved = counters.now().bytes_done;
     assert!(0 < moved && moved < total, "{moved} of {total}");
-    assert!(world.sessions(Side::Old) + world.sessions(Side::New) > 0, "something runs on that must be ended");
 }
 
 #[tokio::test]
