@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::api::{DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::core::ApiResource;
@@ -13,10 +13,16 @@ use crate::migration::moved;
 use crate::support::Side;
 use crate::support::scene::{Layout, Scene};
 
-/// Writes an annotation of one object dozens of times a second, each time another value. Returns how often.
+/// How long a gust lasts, and the lull after it. Without lulls the controller of a Deployment, which begins anew when its status
+/// meets a newer version, does not get a word in for minutes, and nobody can know whether it has seen that it is to stop.
+const GUST: Duration = Duration::from_secs(2);
+const LULL: Duration = Duration::from_secs(1);
+
+/// Writes an annotation of one object dozens of times a second, each time another value, in gusts. Returns how often.
 async fn storm(client: Client, kind: GroupVersionKind, namespace: String, name: &'static str, over: Arc<AtomicBool>) -> u64 {
     let api = Api::<DynamicObject>::namespaced_with(client, &namespace, &ApiResource::from_gvk(&kind));
     let written = AtomicU64::new(0);
+    let mut gust = Instant::now();
     while !over.load(Ordering::Relaxed) {
         let value = written.load(Ordering::Relaxed).to_string();
         let patch = Patch::Merge(json!({"metadata": {"annotations": {"example.com/storm": value}}}));
@@ -25,6 +31,10 @@ async fn storm(client: Client, kind: GroupVersionKind, namespace: String, name: 
         }
         // A storm, but none that takes the whole machine from what it blows at.
         tokio::time::sleep(Duration::from_millis(20)).await;
+        if gust.elapsed() > GUST {
+            tokio::time::sleep(LULL).await;
+            gust = Instant::now();
+        }
     }
     written.into_inner()
 }
