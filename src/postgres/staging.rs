@@ -107,13 +107,13 @@ async fn drop_once(admins: &mut AdminSessions, row: &Row, patience: &mut Patienc
 const EMPTYING: Duration = Duration::from_mins(1);
 
 /// Drops the largest tables of the database of this session, one of our own making that is about to be dropped: their space is
-/// free when this returns.
+/// free when this returns. One that has another OID is left alone, and an error; it cannot change its name under the session.
 ///
 /// `DROP DATABASE` begins with a checkpoint (`dropdb`, src/backend/commands/dbcommands.c), and a checkpoint without room for
 /// its own small files ends in a PANIC: a server whose volume the copy has filled would crash, and could not start again.
 /// Tables of extensions stay. An error leaves the database as it was.
-pub async fn empty(session: &mut dyn Session) -> Result<(), SqlError> {
-    session.execute(EMPTY, EMPTYING).await
+pub async fn empty(session: &mut dyn Session, oid: u32) -> Result<(), SqlError> {
+    session.execute(&EMPTY.replace("$oid", &oid.to_string()), EMPTYING).await
 }
 
 const EMPTY: &str = r"
@@ -121,6 +121,9 @@ DO $pgm$
 DECLARE
   big record;
 BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database() AND d.oid = $oid) THEN
+    RAISE EXCEPTION 'this is not the database with OID $oid';
+  END IF;
   FOR big IN
     SELECT c.oid, c.relkind FROM pg_catalog.pg_class AS c
     WHERE c.relkind IN ('r', 'm') AND c.oid >= 16384 AND NOT EXISTS

@@ -93,14 +93,17 @@ async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance
         return Ok(Some(Advance::Wait { seconds: 1, message: format!("{left} sessions of an earlier attempt are ending") }));
     }
     let Some(found) = found.map_err(|e| sql(Side::Target, &e))? else { return Ok(None) };
-    // One that is closed has been on its way out before.
-    if found.allow_connections && found.connection_limit != -2 {
-        let mut within = cx.session(Side::Target, name, "restore").await?;
-        let emptied = staging::empty(within.as_mut()).await;
-        within.close().await;
-        if let Err(error) = emptied {
-            tracing::warn!(%error, database = name, "its tables could not be dropped before it");
-        }
+    // One that is closed has been on its way out before. What stands against this does not stand against the drop.
+    if found.allow_connections
+        && found.connection_limit != -2
+        && let Err(failure) = empty(cx, name, found.oid).await
+    {
+        tracing::warn!(
+            reason = failure.reason,
+            message = failure.message,
+            database = name,
+            "its tables stay until it is dropped"
+        );
     }
     let mut target = admins(cx, Side::Target).await?;
     let dropped = staging::drop_database(&mut target, name, found.oid, DEADLINE)
@@ -109,6 +112,13 @@ async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance
     target.close().await;
     dropped?;
     Ok(None)
+}
+
+async fn empty(cx: &mut Context<'_>, name: &str, oid: u32) -> Result<(), Failure> {
+    let mut within = cx.session(Side::Target, name, "restore").await?;
+    let emptied = staging::empty(within.as_mut(), oid).await.map_err(|e| sql(Side::Target, &e));
+    within.close().await;
+    emptied
 }
 
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {

@@ -226,9 +226,14 @@ async fn a_database_gives_its_space_back_before_it_is_dropped() {
         );
         let size = || cluster.sql("postgres", &format!("SELECT pg_database_size('{staging}') / 1000000")).parse::<u64>().unwrap();
         assert!(size() > 30, "{} MB", size());
+        let oid: u32 =
+            cluster.sql("postgres", &format!("SELECT oid FROM pg_database WHERE datname = '{staging}'")).parse().unwrap();
         let mut session = carrier(&cluster).connect(&staging, SOON).await.unwrap();
+        let refused = empty(session.as_mut(), oid + 1).await.unwrap_err();
+        assert!(refused.to_string().contains("not the database"), "{refused}");
+        assert!(size() > 30, "another database was emptied");
         for _ in 0..2 {
-            empty(session.as_mut()).await.unwrap();
+            empty(session.as_mut(), oid).await.unwrap();
         }
         session.close().await;
         assert!(size() < 12, "{} MB", size());

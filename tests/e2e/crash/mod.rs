@@ -1,7 +1,7 @@
 //! Crash anywhere: operator and movers end at every boundary between two effects, and either the migration succeeds or
 //! everything is as it was; no acknowledged row is lost, nothing is done twice, nothing is left behind.
 //!
-//! A stage of its own (`tests/run crash`), because all objects of an operator are struck when it ends.
+//! Stages of their own (`tests/run crash`, `tests/run trouble`), because all objects of an operator are struck when it ends.
 
 mod log;
 mod paused;
