@@ -153,6 +153,8 @@ say $command $copy
 read_on
 [ $command -eq 0 ] && [ $copy -eq 0 ]"#;
 
+/// A `pg_restore` reads 4 KiB at a time. Whenever it has read one, each process on the way before it would wake up to pass one on,
+/// and those would take the processor from the server: dd takes in much at once, and what stands before it rests meanwhile.
 const CONSUME: &str = r#"login=$4
 shift 4
 if [ "$login" = password ]; then
@@ -161,12 +163,13 @@ if [ "$login" = password ]; then
   unset line PGPASSWORD
   PGPASSFILE=$dir/passfile; export PGPASSFILE
 fi
-mkfifo "$dir/in" "$dir/a" "$dir/b" || exit 125
+mkfifo "$dir/in" "$dir/a" "$dir/b" "$dir/c" || exit 125
 hush
 sha256sum <"$dir/a" >"$dir/sum" & hasher=$!
 wc -c <"$dir/b" >"$dir/count" & counter=$!
 exec 3<&0
-tee "$dir/a" "$dir/b" <&3 >"$dir/in" & copier=$!
+dd ibs=64k obs=256k <&3 2>/dev/null 3<&- >"$dir/c" & joiner=$!
+tee "$dir/a" "$dir/b" <"$dir/c" 3<&- >"$dir/in" & copier=$!
 exec 4<"$dir/in"
 listen
 "$@" <&4 3<&- 4<&- & tool=$!
@@ -176,10 +179,12 @@ if [ $command -eq 0 ]; then
   cat <&4 >/dev/null & drain=$!
   wait $drain; drain=
 else
-  kill -PIPE $copier 2>/dev/null
+  kill -PIPE $copier $joiner 2>/dev/null
 fi
 exec 4<&-
 wait $copier; copy=$?; copier=
+wait $joiner; joined=$?; joiner=
+[ $copy -ne 0 ] || copy=$joined
 wait $hasher; wait $counter; hasher= counter=
 say $command $copy
 read_on

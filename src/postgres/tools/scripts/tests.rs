@@ -162,7 +162,7 @@ fn a_failing_consumer_says_so_at_once_and_then_reads_on_to_the_end() {
         let scratch = Scratch::new("consume-fails");
         let argv = consume("n0nce", "t", "u", false, &command(&["sh", "-c", "head -c 10 >/dev/null; exit 7"]));
         let mut child = start(&shell, &scratch, &argv);
-        child.stdin.as_mut().unwrap().write_all(&bytes(100)).unwrap();
+        child.stdin.as_mut().unwrap().write_all(&bytes(400_000)).unwrap();
         let mut said = String::new();
         BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
         assert_eq!(verdict(said.trim(), "n0nce").unwrap().command, 7, "{shell:?} {said}");
