@@ -1,6 +1,6 @@
 // Command kubernetes is every component of a small Kubernetes cluster in one binary.
 //
-// The component is chosen by the name the binary is called by (a symbolic link named "kubectl", say)
+// The component is chosen by the name the binary is called by (a symbolic link named "kubelet", say)
 // or else by the first argument. One process builds the command of one component only, so their
 // process-wide flag and feature-gate registries never meet.
 package main
@@ -14,16 +14,12 @@ import (
 	"strings"
 	_ "time/tzdata"
 
-	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	_ "k8s.io/client-go/plugin/pkg/client/auth"
 	"k8s.io/component-base/cli"
-	"k8s.io/component-base/logs"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
-	kubectl "k8s.io/kubectl/pkg/cmd"
-	kubectlutil "k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
@@ -39,7 +35,6 @@ var components = map[string]func() int{
 	"kube-scheduler":          func() int { return cli.Run(scheduler.NewSchedulerCommand()) },
 	"kube-proxy":              func() int { return cli.Run(proxy.NewProxyCommand()) },
 	"kubelet":                 func() int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
-	"kubectl":                 func() int { return runKubectl(kubectl.NewDefaultKubectlCommand()) },
 	"provisioner":             func() int { return runProvisioner(os.Args[1:]) },
 }
 
@@ -59,15 +54,4 @@ func main() {
 		os.Args = os.Args[1:]
 	}
 	os.Exit(components[name]())
-}
-
-// runKubectl reports errors as kubectl does: its own exit codes (of a remote command, of diff), its own words.
-func runKubectl(command *cobra.Command) int {
-	if _, err := logs.GlogSetter(kubectl.GetLogVerbosity(os.Args)); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	if err := cli.RunNoErrOutput(command); err != nil {
-		kubectlutil.CheckErr(err) // does not return
-	}
-	return 0
 }
