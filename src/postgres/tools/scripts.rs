@@ -132,13 +132,14 @@ read_on() { # to the end of what is left on our input; in the background, becaus
 "#;
 
 /// A `pg_dump` that compresses writes 4 KiB at a time. Passed on as they come, each would be a message of its own in every
-/// process on the way, and those would take the processor from `pg_dump`: so they are joined (dd with blocks of two sizes).
+/// process on the way, and those would take the processor from `pg_dump`: so they are joined (dd with blocks of two sizes). By the
+/// mebibyte, because what comes in one burst finds all those processes awake.
 const PRODUCE: &str = r#"shift 3
 mkfifo "$dir/out" "$dir/a" "$dir/b" "$dir/c" || exit 125
 hush
 sha256sum <"$dir/a" >"$dir/sum" & hasher=$!
 wc -c <"$dir/b" >"$dir/count" & counter=$!
-dd ibs=32k obs=64k <"$dir/c" 2>/dev/null & joiner=$!
+dd ibs=32k obs=1024k <"$dir/c" 2>/dev/null & joiner=$!
 tee "$dir/a" "$dir/b" <"$dir/out" >"$dir/c" & copier=$!
 exec 3<&0
 listen
