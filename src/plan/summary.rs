@@ -155,9 +155,41 @@ fn undone(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, undo: 
 fn undoing(status: &PostgresMigrationStatus, undo: &Undo) -> String {
     let doing = current(status).map_or_else(String::new, |(_, m)| m);
     // What stands in the way of the undo is what a person must act on: it comes first when both are long.
-    let again = if struggling(status) { "It is tried again until it works: mend the cause." } else { "" };
-    let doing = fitted("", &doing, &[again], LIMIT * 3 / 5);
+    let doing = if struggling(status) {
+        fitted("", &doing, &["It is tried again until it works: mend the cause.", &outstanding(status)], LIMIT * 4 / 5)
+    } else {
+        fitted("", &doing, &[], LIMIT * 3 / 5)
+    };
     fitted("Undoing everything, because ", &undo.message, &[&doing], LIMIT)
+}
+
+/// What an undo that keeps failing has not put back yet, in the order in which it would: what is left to a person where the cause
+/// cannot be mended.
+fn outstanding(status: &PostgresMigrationStatus) -> String {
+    const NAMED: usize = 4;
+    let stands = |step: StepName| status.steps.iter().any(|s| s.name == step && s.state != StepState::Undone);
+    let mut left = Vec::new();
+    if stands(StepName::Publish) && status.publication.is_some() {
+        left.push("the database's name on the target".to_owned());
+    }
+    if let Some(settings) = status.repointed.as_ref().filter(|_| stands(StepName::Repoint)) {
+        left.push(format!("settings of the application (previous values: Secret {})", settings.previous_values));
+    }
+    if let Some(copy) = status.staging.as_ref().filter(|_| stands(StepName::Restore)) {
+        left.push(format!("copy {:?} on the target", copy.database));
+    }
+    if let Some(archive) = status.archive.as_ref().filter(|_| stands(StepName::Dump)) {
+        left.push(format!("dump {}/{}", archive.bucket, archive.key));
+    }
+    if status.fence.is_some() && stands(StepName::Fence) {
+        left.push("fence of the source database".to_owned());
+    }
+    let stopped: Vec<_> = status.quiesced.iter().filter(|q| !q.restored && stands(StepName::Quiesce)).collect();
+    left.extend(stopped.iter().take(NAMED).map(|q| format!("{:?} {}/{}", q.kind, q.namespace, q.name)));
+    if stopped.len() > NAMED {
+        left.push(format!("{} more workloads", stopped.len() - NAMED));
+    }
+    if left.is_empty() { String::new() } else { format!("Not put back yet: {}.", left.join(", ")) }
 }
 
 /// Whether an undo keeps failing, or the opening of the old database that spec.unfence asks for.
@@ -407,7 +439,7 @@ fn step_evidence(kind: &str, status: &PostgresMigrationStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Hold, Side, WorkloadKind};
+    use crate::api::{Fence, FenceKind, Hold, Side, WorkloadKind};
     use crate::plan::checks::fixtures::spec;
     use crate::plan::{Failure, record};
 
@@ -459,6 +491,34 @@ mod tests {
         let long = failed_at_compare(&"x".repeat(9000)).message.unwrap();
         assert_eq!(long.chars().count(), LIMIT);
         assert!(long.ends_with("Then raise spec.retry.") && long.contains("the source database is open"), "{long}");
+    }
+
+    #[test]
+    fn an_undo_that_keeps_failing_names_what_is_left_to_put_back() {
+        let mut status = failed_at_compare("x");
+        status.outcome = None;
+        status.undo.as_mut().unwrap().complete = false;
+        status.quiesced = (0..6)
+            .map(|n| crate::api::Quiesced { name: format!("api-{n}"), restored: false, ..status.quiesced[0].clone() })
+            .collect();
+        status.fence = Some(Fence { method: FenceKind::Swap, originals: String::new(), closed: true, witness: None });
+        status.archive = Some(crate::api::ArchiveStatus { bucket: "b".into(), key: "k.dump".into(), ..Default::default() });
+        for name in [StepName::Fence, StepName::Quiesce, StepName::Dump] {
+            status.steps.iter_mut().find(|s| s.name == name).unwrap().state = StepState::Undoing;
+        }
+        status.step = Some(StepName::Dump);
+        let at_dump = status.steps.iter().position(|s| s.name == StepName::Dump).unwrap();
+        status.steps[at_dump].message = Some(format!("SecretNotFound: Secret new/bucket is not there {}", "y".repeat(2000)));
+        status.steps[at_dump].failures = 3;
+        summarize(&spec(), &mut status, 1, None, at(6));
+        assert!(!status.message.as_ref().unwrap().contains("Not put back yet"), "{status:?}");
+        status.steps[at_dump].failures = 6;
+        summarize(&spec(), &mut status, 1, None, at(6));
+        let message = status.message.unwrap();
+        let left = "Not put back yet: dump b/k.dump, fence of the source database, Deployment old/api-0, Deployment old/api-1, \
+            Deployment old/api-2, Deployment old/api-3, 2 more workloads.";
+        assert!(message.ends_with(left) && message.contains("Secret new/bucket is not there"), "{message}");
+        assert!(message.chars().count() <= LIMIT);
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Scene {
     }
 
     /// The shipped rights and what the object names in its own namespace.
-    fn grant(&self) {
+    pub fn grant(&self) {
         Side::New.apply(&render(&["account", &self.home, ACCOUNT]));
         let remote = |server: &Server| server.side == Side::Old;
         if remote(&self.source) {

@@ -1,0 +1,83 @@
+//! What a migration lives on is deleted behind its fence: its Secrets, its account, its whole namespace. Nothing is opened or dropped
+//! by guess: the object says what is missing and what still stands, and goes on when it is back, or leaves the rest to a person.
+
+use pgmigration::api::{Outcome, PostgresMigrationStatus, StepName};
+use serde_json::json;
+
+use crate::interruptions::as_before;
+use crate::support::ledger::Ledger;
+use crate::support::migration::{Migration, condition};
+use crate::support::scene::{ACCOUNT, Layout, Scene};
+use crate::support::{Side, eventually};
+
+const SOURCE: &str = include_str!("../support/source.sql");
+
+/// Waits until the undo has failed often enough to call for a person; returns what it says.
+async fn stuck(migration: &Migration) -> String {
+    let stalled =
+        |s: &PostgresMigrationStatus| (condition(s, "Stalled") == "True").then(|| s.message.clone().unwrap_or_default());
+    let message = migration.until("the undo to be stuck", stalled).await;
+    println!("{message}");
+    message
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_secret_or_its_account_it_waits_and_goes_on() {
+    let scene = Scene::new(Layout::OldToNew, "deleted", "onyx", SOURCE).await;
+    let before = scene.snapshot().await;
+    for (kind, name) in [("secret", "bucket"), ("secret", "old-cluster"), ("serviceaccount", ACCOUNT)] {
+        let migration = scene.migrate(&format!("without-{name}"), |_| ()).await;
+        migration.stop_after(StepName::Restore).await;
+        Side::New.kubectl_aside(&["-n", &scene.home, "delete", kind, name], "").await.unwrap();
+        migration.change(json!({"suspend": false})).await;
+        let message = stuck(&migration).await;
+        for words in [name, "It is tried again until it works", "Not put back yet: ", "fence of the source database", "/api"] {
+            assert!(message.contains(words), "{name}: no {words:?} in {message}");
+        }
+        assert!(scene.source.try_sql("onyx", "SELECT 1").await.is_err(), "{name}: the source was opened without the application");
+        scene.grant();
+        migration.ended(Outcome::Failed).await;
+        as_before(&scene, &before).await;
+        migration.delete().await;
+    }
+    scene.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_its_namespace_it_names_what_is_left_to_do_by_hand() {
+    let scene = Scene::new(Layout::OldToNew, "gone", "onyx", SOURCE).await;
+    let ledger = Ledger::begin(&scene.source, &scene.database).await;
+    let migration = scene.migrate("gone", |_| ()).await;
+    migration.stop_after(StepName::Restore).await;
+    let uid = migration.api.get(&migration.name).await.unwrap().metadata.uid.unwrap().replace('-', "");
+    Side::New.kubectl_aside(&["delete", "namespace", &scene.home, "--wait=false"], "").await.unwrap();
+    let message = stuck(&migration).await;
+    for words in ["Not put back yet: ", "dump ", "fence of the source database", "/api", "/worker"] {
+        assert!(message.contains(words), "no {words:?} in {message}");
+    }
+    // As docs/runbook.md tells it.
+    let (fenced, tombstone) = (format!("onyx_{}f", &uid[..12]), format!("onyx_{}t", &uid[..12]));
+    for statement in [
+        format!("ALTER DATABASE {fenced} ALLOW_CONNECTIONS false"),
+        format!(
+            "BEGIN; ALTER DATABASE onyx RENAME TO {tombstone}; ALTER DATABASE {fenced} RENAME TO onyx; ALTER DATABASE onyx ALLOW_CONNECTIONS true; COMMIT"
+        ),
+        format!("ALTER DATABASE {tombstone} IS_TEMPLATE false"),
+        format!("DROP DATABASE {tombstone}"),
+    ] {
+        scene.source.sql("postgres", &statement).await;
+    }
+    scene.deploy(&scene.source, 1);
+    scene.writes(&scene.source).await;
+    ledger.assert_kept(&scene.source, &[&scene.database]).await;
+    let release = ["-n", &scene.home, "patch", "pgmig", "gone", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#];
+    Side::New.kubectl_aside(&release, "").await.unwrap();
+    eventually("the namespace to be gone", || async {
+        match Side::New.kubectl_aside(&["get", "namespace", &scene.home], "").await {
+            Err(error) if error.contains("NotFound") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    Side::Old.kubectl_aside(&["delete", "namespace", &scene.source.namespace, "--wait=false"], "").await.unwrap();
+}
