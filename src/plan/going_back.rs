@@ -1,10 +1,10 @@
-//! The words about going back: what a rollback costs, what it saved, and what `spec.unfence` means.
+//! The words about going back: what a rollback costs, what it saved, what an undo that is stuck has left, and what `spec.unfence` means.
 
 use super::advice::{self, fitted};
 use super::record::LIMIT;
 use super::summary::bytes;
 use crate::api::conditions::reasons;
-use crate::api::{Outcome, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState};
+use crate::api::{Outcome, PostgresMigrationSpec, PostgresMigrationStatus, Side, StepName, StepState};
 use crate::archive::keys;
 
 /// Said of a database that `spec.unfence` has opened.
@@ -93,6 +93,46 @@ pub fn old_database(status: &PostgresMigrationStatus) -> String {
             format!("The old database is being opened, because spec.unfence is set{doing}")
         }
         Some(_) | None => "The old database is kept, unchanged and fenced.".into(),
+    }
+}
+
+/// What an undo that keeps failing has not put back yet, in the order in which it would: what is left to a person where the cause
+/// cannot be mended. As much of it as leaves room for that cause, at least the first.
+pub fn outstanding(status: &PostgresMigrationStatus) -> String {
+    let stands = |step: StepName| status.steps.iter().any(|s| s.name == step && s.state != StepState::Undone);
+    let mut left = Vec::new();
+    if stands(StepName::Publish) && status.publication.is_some() {
+        left.push("the database's name on the target".to_owned());
+    }
+    if let Some(settings) = status.repointed.as_ref().filter(|_| stands(StepName::Repoint)) {
+        left.push(format!("settings of the application (previous values: Secret {})", settings.previous_values));
+    }
+    if let Some(copy) = status.staging.as_ref().filter(|_| stands(StepName::Restore)) {
+        left.push(format!("copy {:?} on the target", copy.database));
+    }
+    if let Some(archive) = status.archive.as_ref().filter(|_| stands(StepName::Dump)) {
+        left.push(format!("dump {}/{}", archive.bucket, archive.key));
+    }
+    if status.fence.is_some() && stands(StepName::Fence) {
+        left.push("fence of the source database".to_owned());
+    }
+    // Both clusters may have a namespace and a workload of the same names.
+    let stopped = status.quiesced.iter().filter(|q| !q.restored && stands(StepName::Quiesce));
+    left.extend(stopped.map(|q| {
+        let side = if q.side == Side::Source { "source" } else { "target" };
+        format!("{side} {:?} {}/{}", q.kind, q.namespace, q.name)
+    }));
+    let mut room = LIMIT / 2;
+    let named = left.iter().take_while(|words| {
+        let fits = words.chars().count() < room;
+        room = room.saturating_sub(words.chars().count() + 2);
+        fits
+    });
+    let named = named.count().max(1);
+    match left.get(..named) {
+        None => String::new(),
+        Some(first) if named == left.len() => format!("Not put back yet: {}.", first.join(", ")),
+        Some(first) => format!("Not put back yet: {} and {} more, see the status.", first.join(", "), left.len() - named),
     }
 }
 

@@ -156,40 +156,16 @@ fn undoing(status: &PostgresMigrationStatus, undo: &Undo) -> String {
     let doing = current(status).map_or_else(String::new, |(_, m)| m);
     // What stands in the way of the undo is what a person must act on: it comes first when both are long.
     let doing = if struggling(status) {
-        fitted("", &doing, &["It is tried again until it works: mend the cause.", &outstanding(status)], LIMIT * 4 / 5)
+        fitted(
+            "",
+            &doing,
+            &["It is tried again until it works: mend the cause.", &going_back::outstanding(status)],
+            LIMIT * 4 / 5,
+        )
     } else {
         fitted("", &doing, &[], LIMIT * 3 / 5)
     };
     fitted("Undoing everything, because ", &undo.message, &[&doing], LIMIT)
-}
-
-/// What an undo that keeps failing has not put back yet, in the order in which it would: what is left to a person where the cause
-/// cannot be mended.
-fn outstanding(status: &PostgresMigrationStatus) -> String {
-    const NAMED: usize = 4;
-    let stands = |step: StepName| status.steps.iter().any(|s| s.name == step && s.state != StepState::Undone);
-    let mut left = Vec::new();
-    if stands(StepName::Publish) && status.publication.is_some() {
-        left.push("the database's name on the target".to_owned());
-    }
-    if let Some(settings) = status.repointed.as_ref().filter(|_| stands(StepName::Repoint)) {
-        left.push(format!("settings of the application (previous values: Secret {})", settings.previous_values));
-    }
-    if let Some(copy) = status.staging.as_ref().filter(|_| stands(StepName::Restore)) {
-        left.push(format!("copy {:?} on the target", copy.database));
-    }
-    if let Some(archive) = status.archive.as_ref().filter(|_| stands(StepName::Dump)) {
-        left.push(format!("dump {}/{}", archive.bucket, archive.key));
-    }
-    if status.fence.is_some() && stands(StepName::Fence) {
-        left.push("fence of the source database".to_owned());
-    }
-    let stopped: Vec<_> = status.quiesced.iter().filter(|q| !q.restored && stands(StepName::Quiesce)).collect();
-    left.extend(stopped.iter().take(NAMED).map(|q| format!("{:?} {}/{}", q.kind, q.namespace, q.name)));
-    if stopped.len() > NAMED {
-        left.push(format!("{} more workloads", stopped.len() - NAMED));
-    }
-    if left.is_empty() { String::new() } else { format!("Not put back yet: {}.", left.join(", ")) }
 }
 
 /// Whether an undo keeps failing, or the opening of the old database that spec.unfence asks for.
@@ -514,10 +490,21 @@ mod tests {
         assert!(!status.message.as_ref().unwrap().contains("Not put back yet"), "{status:?}");
         status.steps[at_dump].failures = 6;
         summarize(&spec(), &mut status, 1, None, at(6));
-        let message = status.message.unwrap();
-        let left = "Not put back yet: dump b/k.dump, fence of the source database, Deployment old/api-0, Deployment old/api-1, \
-            Deployment old/api-2, Deployment old/api-3, 2 more workloads.";
+        let message = status.message.clone().unwrap();
+        let left = "Not put back yet: dump b/k.dump, fence of the source database, source Deployment old/api-0, \
+            source Deployment old/api-1, source Deployment old/api-2, source Deployment old/api-3, \
+            source Deployment old/api-4, source Deployment old/api-5.";
         assert!(message.ends_with(left) && message.contains("Secret new/bucket is not there"), "{message}");
+        assert!(message.chars().count() <= LIMIT);
+        // The longest names that Kubernetes has do not push out the cause.
+        for q in &mut status.quiesced {
+            (q.namespace, q.name, q.side) = ("n".repeat(63), "a".repeat(200), Side::Target);
+        }
+        summarize(&spec(), &mut status, 1, None, at(6));
+        let message = status.message.unwrap();
+        let (namespace, name) = ("n".repeat(63), "a".repeat(200));
+        let left = format!("database, target Deployment {namespace}/{name} and 5 more, see the status.");
+        assert!(message.ends_with(&left) && message.contains("Secret new/bucket is not there"), "{message}");
         assert!(message.chars().count() <= LIMIT);
     }
 

@@ -1,5 +1,5 @@
 // Command kubectl is kubectl alone: tests call it thousands of times, and a program that holds every component of a cluster
-// takes three times as long to start.
+// takes twice as long to start.
 package main
 
 import (
