@@ -164,9 +164,18 @@ pub struct Target {
     pub postgres: Postgres,
     /// What applications dial. A login through it must reach the server above.
     pub endpoint: Endpoint,
+    /// Indexes and constraints that the restore makes at the same time, each in a session of its own that may use
+    /// maintenance_work_mem. More end the downtime sooner and take more of the server.
+    #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 64))]
+    pub restore_jobs: u32,
     /// The application that will use the new database.
     #[serde(default)]
     pub application: Application,
+}
+
+fn two() -> u32 {
+    2
 }
 
 /// A cluster and a namespace in it.

@@ -24,9 +24,7 @@ pub async fn run(context: &Context, task: &AnalyzeTask) -> Result<Verdict, Mover
     let argv = scripts::produce(&nonce, login.tag, uid, &tools::analyze(&login));
     let what = format!("ANALYZE of {:?} in {}", task.target.database, target.target);
     let (_, running) = stream::start(&target.client, &target.target, &what, &argv, &nonce, false).await?;
-    watch::over(context, &target, running.drain(|| context.counters.update(|p| p.tables_done += 1)))
-        .await?
-        .verdict(Reason::AnalyzeFailed)?;
+    watch::over(context, &target, running.drain(|said| context.counters.said(said))).await?.verdict(Reason::AnalyzeFailed)?;
     let tables = inventory.counts.tables;
     Ok(Verdict {
         tables: Some(tables),

@@ -174,7 +174,7 @@ async fn pipe(
     let what = format!("pg_dump of {:?} in {}", task.source.database, source.target);
     context.counters.enter(Phase::Working);
     let (_, mut running) = stream::start(&source.client, &source.target, &what, &argv, &nonce, false).await?;
-    while let Some(bytes) = running.next(|| context.counters.update(|p| p.tables_done += 1)).await? {
+    while let Some(bytes) = running.next(|said| context.counters.said(said)).await? {
         context.counters.at_bucket(writer.write(&bytes)).await?;
         context.counters.bytes(bytes.len());
     }

@@ -9,6 +9,7 @@
 mod analyze;
 mod cleanup;
 mod compare;
+mod contents;
 mod dump;
 mod ends;
 mod error;

@@ -2,6 +2,7 @@
 
 use crate::crash;
 use crate::plan::operation::{Phase, Progress, TaskKind};
+use crate::postgres::tools::Said;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,8 @@ impl Counters {
             bytes_total: None,
             tables_done: 0,
             tables_total: None,
+            indexes_done: 0,
+            indexes_total: None,
             rows_done: None,
         };
         Self { progress: Arc::new(Mutex::new(progress)), moves: Arc::default(), at_bucket: Arc::default() }
@@ -38,6 +41,15 @@ impl Counters {
     pub fn update(&self, change: impl FnOnce(&mut Progress)) {
         change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
         self.moved();
+    }
+
+    /// Counts what a tool says that it has begun.
+    pub fn said(&self, said: Said) {
+        self.update(|p| match said {
+            Said::Table => p.tables_done += 1,
+            Said::Index => p.indexes_done += 1,
+            Said::Error | Said::Other => {}
+        });
     }
 
     /// Something moved that is not counted otherwise.

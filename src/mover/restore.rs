@@ -3,27 +3,26 @@
 use super::ends::PodEnd;
 use super::error::MoverError;
 use super::stream::{self, Ended};
-use super::{Context, extensions, orphans, verify, watch};
+use super::{Context, contents, extensions, orphans, verify, watch};
 use crate::archive::manifest::DatabaseManifest;
 use crate::archive::{Bucket, Reader, Sha256, keys};
 use crate::kubernetes::exec::Stdin;
 use crate::plan::operation::{Phase, Reason, RestoreTask, Verdict};
+use crate::postgres::carrier::{Question, Session};
 use crate::postgres::catalog;
-use crate::postgres::tools::toc::{self, Filtered};
+use crate::postgres::tools::toc::{self, Parts};
 use crate::postgres::tools::{self, Login, scripts};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Attempts to put the list of entries into the pod: an input that is cut short on the way is seen and sent again.
-const KEEP_ATTEMPTS: u32 = 3;
-
 /// Bytes handed to the process at once.
 const PIECE: usize = 1 << 20;
 
-/// Largest table of contents, bytes.
-const LARGEST_LISTING: usize = 64 << 20;
+/// From so many bytes of archive on, indexes are made side by side. Before, sessions of their own take longer to begin than they
+/// save.
+const WORTH_PARTS: u64 = 4 << 20;
 
 /// How long a failed restore may take to find out whether the archive is to blame.
 const BLAME: Duration = Duration::from_mins(1);
@@ -101,23 +100,33 @@ async fn restore(
             format!("database {:?} in {} holds {} objects already", task.target.database, target.target, inventory.user_objects),
         ));
     }
-    let listing = watch::over(context, target, list(context, target, bucket.reader(&manifest.key, &object))).await?;
+    let found = watch::over(context, target, contents::list(context, target, bucket, &manifest.key, &object)).await?;
     let made = extensions::create(session.as_mut(), manifest, &task.owner.role).await?;
     let lent = extensions::lent(session.as_mut(), &task.owner.role).await?;
     for right in &lent {
         session.execute(&right.grant, extensions::STATEMENT).await?;
     }
+    let jobs = jobs(session.as_mut(), &task.owner.role, task.jobs).await?;
     session.close().await;
-    let filtered = toc::filter(&listing, &made).map_err(|e| MoverError::new(Reason::RestoreFailed, e))?;
-    drop(listing);
+    let filtered = toc::filter(&found.listing, &made).map_err(|e| MoverError::new(Reason::RestoreFailed, e))?;
     context.counters.update(|p| {
         p.bytes_total = Some(manifest.bytes);
         p.tables_total = Some(filtered.tables);
+        p.indexes_total = Some(filtered.indexes);
     });
-    let kept = watch::over(context, target, keep(context, target, &filtered)).await?;
+    let document = RestoreDocument {
+        system_identifier: server.system_identifier,
+        database_oid: server.database_oid,
+        key: manifest.key.clone(),
+        sha256: manifest.sha256.clone(),
+        entries: filtered.entries,
+        tables: filtered.tables,
+        not_restored: filtered.left_out.clone(),
+    };
+    let parts = if manifest.bytes < WORTH_PARTS || jobs == 1 { filtered.whole() } else { filtered.in_parts() };
+    let tool = Tool { context, target, task, password };
     let reader = bucket.reader(&manifest.key, &object);
-    let work = transfer(context, target, task, manifest, reader, password, &kept);
-    let restored = watch::over(context, target, work).await;
+    let restored = watch::over(context, target, tool.restore(manifest, reader, &parts, &found.head, jobs)).await;
     match &restored {
         Ok(()) => orphans::sweep(target, uid).await?,
         Err(_) => {
@@ -135,15 +144,6 @@ async fn restore(
         session.close().await;
     }
     context.counters.enter(Phase::Sealing);
-    let document = RestoreDocument {
-        system_identifier: server.system_identifier,
-        database_oid: server.database_oid,
-        key: manifest.key.clone(),
-        sha256: manifest.sha256.clone(),
-        entries: filtered.entries,
-        tables: filtered.tables,
-        not_restored: filtered.left_out,
-    };
     bucket.write_document(&document_key, &document).await?;
     let text = format!(
         "{} entries with {} tables of {:?} are in {:?}",
@@ -187,122 +187,100 @@ async fn settled(
     Ok(same.then_some(document))
 }
 
-/// Has the target's own `pg_restore` list the archive. It stops reading when it has seen enough.
-async fn list(context: &Context, target: &PodEnd, reader: Reader) -> Result<String, MoverError> {
-    let nonce = stream::nonce()?;
-    let tag = context.operation.session_tag();
-    let argv = scripts::produce(&nonce, &tag, &context.operation.migration.uid, &tools::list());
-    let what = format!("pg_restore --list in {}", target.target);
-    let (stdin, mut running) = stream::start(&target.client, &target.target, &what, &argv, &nonce, true).await?;
-    let judged = running.judged();
-    let mut listing = Vec::new();
-    let drain = async {
-        while let Some(bytes) = running.next(|| {}).await? {
-            if listing.len() + bytes.len() > LARGEST_LISTING {
-                return Err(MoverError::new(
-                    Reason::RestoreFailed,
-                    format!("{what}: the table of contents is longer than {LARGEST_LISTING} bytes"),
-                ));
+/// Sessions that the role may have beside those that it has, `null` for any number.
+const ROOM: &str = "SELECT coalesce(pg_catalog.to_jsonb(CASE WHEN NOT r.rolsuper AND r.rolconnlimit >= 0 THEN r.rolconnlimit - \
+(SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity AS a WHERE a.usesysid = r.oid) END), 'null') \
+FROM pg_catalog.pg_roles AS r WHERE r.rolname = $1::text";
+
+/// As many of the `wanted` jobs as the owner may have sessions, at least one.
+async fn jobs(session: &mut dyn Session, owner: &str, wanted: u32) -> Result<u32, MoverError> {
+    let question = Question::new("sessions that the owner may have", ROOM).with(owner);
+    let room = session.ask(&question, extensions::STATEMENT).await?.as_i64();
+    let jobs = room.map_or(wanted, |room| wanted.min(u32::try_from(room).unwrap_or(0)));
+    Ok(jobs.max(1))
+}
+
+/// `pg_restore` in the target's pod.
+struct Tool<'a> {
+    context: &'a Context,
+    target: &'a PodEnd,
+    task: &'a RestoreTask,
+    password: Option<Bytes>,
+}
+
+impl Tool<'_> {
+    /// Restores part after part: rows come as a stream, which only one session can take in; what stands on rows needs no
+    /// stream, so several sessions make it.
+    async fn restore(
+        &self,
+        manifest: &DatabaseManifest,
+        reader: Reader,
+        parts: &Parts,
+        head: &str,
+        jobs: u32,
+    ) -> Result<(), MoverError> {
+        let list = self.kept(&parts.rows).await?;
+        self.context.counters.enter(Phase::Working);
+        self.rows(manifest, reader, &list).await?;
+        self.context.counters.enter(Phase::Indexing);
+        for (part, jobs) in [(&parts.indexes, jobs), (&parts.rest, 1)] {
+            if !part.is_empty() {
+                let list = self.kept(part).await?;
+                let (ended, hash) = self.run(|login| tools::restore_definitions(login, &list, head, jobs), None).await?;
+                let (bytes, sha256) = stream::counted(hash);
+                ended.proven(Reason::RestoreFailed, bytes, &sha256)?;
             }
-            listing.extend_from_slice(&bytes);
         }
         Ok(())
-    };
-    feed_until(context, stdin, None, reader, judged, |_| {}, drain).await?;
-    let mut hash = Sha256::default();
-    hash.update(&listing);
-    let (bytes, sha256) = stream::counted(hash);
-    running.ended()?.proven(Reason::RestoreFailed, bytes, &sha256)?;
-    // Only the numbers before each entry's first semicolon are read again by pg_restore; names may be in any encoding.
-    Ok(String::from_utf8_lossy(&listing).into_owned())
-}
+    }
 
-/// Puts the list of entries into a private file in the pod; gives its path.
-async fn keep(context: &Context, target: &PodEnd, filtered: &Filtered) -> Result<String, MoverError> {
-    let mut attempt = 1;
-    loop {
-        match keep_once(context, target, filtered).await {
-            Err(error) if matches!(error.reason, Reason::ArchiveMismatch | Reason::StreamBroken) && attempt < KEEP_ATTEMPTS => {
-                tracing::warn!(%error, "sending the list of entries again");
-                attempt += 1;
-            }
-            result => return result,
+    async fn kept(&self, list: &str) -> Result<String, MoverError> {
+        contents::keep(self.context, self.target, list).await
+    }
+
+    /// What needs the whole archive.
+    async fn rows(&self, manifest: &DatabaseManifest, reader: Reader, list: &str) -> Result<(), MoverError> {
+        let (ended, hash) = self.run(|login| tools::restore(login, list), Some(reader)).await?;
+        let (bytes, sha256) = stream::counted(hash);
+        if ended.verdict(Reason::RestoreFailed).is_ok() && (bytes != manifest.bytes || sha256 != manifest.sha256) {
+            return Err(MoverError::new(
+                Reason::ArchiveDamaged,
+                format!(
+                    "{:?} gave {bytes} bytes with SHA-256 {sha256}, its manifest says {} and {}",
+                    manifest.key, manifest.bytes, manifest.sha256
+                ),
+            ));
         }
+        ended.proven(Reason::RestoreFailed, bytes, &sha256)
+    }
+
+    async fn run(&self, argv: impl Fn(&Login<'_>) -> Vec<String>, reader: Option<Reader>) -> Result<(Ended, Sha256), MoverError> {
+        let (context, target) = (self.context, self.target);
+        let nonce = stream::nonce()?;
+        let (tag, database) = (context.operation.session_tag(), &self.task.target.database);
+        let argv = argv(&Login { database, user: &self.task.owner.role, tag: &tag, settings: &[] });
+        let argv = scripts::consume(&nonce, &tag, &context.operation.migration.uid, self.password.is_some(), &argv);
+        let what = format!("pg_restore into {database:?} in {}", target.target);
+        let (stdin, running) = stream::start(&target.client, &target.target, &what, &argv, &nonce, true).await?;
+        let mut hash = Sha256::default();
+        let judged = running.judged();
+        let drain = running.drain(|said| context.counters.said(said));
+        let count = |bytes: &Bytes| {
+            hash.update(bytes);
+            context.counters.bytes(bytes.len());
+        };
+        let ended = feed_until(context, stdin, self.password.clone(), reader, judged, count, drain).await?;
+        Ok((ended, hash))
     }
 }
 
-async fn keep_once(context: &Context, target: &PodEnd, filtered: &Filtered) -> Result<String, MoverError> {
-    let nonce = stream::nonce()?;
-    let argv = scripts::keep(&nonce, &context.operation.session_tag(), &context.operation.migration.uid);
-    let what = format!("the list of entries in {}", target.target);
-    let (stdin, mut running) = stream::start(&target.client, &target.target, &what, &argv, &nonce, true).await?;
-    let list = Bytes::from(filtered.list.clone().into_bytes());
-    let feed = async move {
-        if let Some(mut stdin) = stdin
-            && stdin.write(list).await.is_ok()
-        {
-            // The pod's verdict tells whether all of it came.
-            let _ = stdin.close().await;
-        }
-    };
-    let mut path = Vec::new();
-    let drain = async {
-        while let Some(bytes) = running.next(|| {}).await? {
-            path.extend_from_slice(&bytes);
-        }
-        Ok::<(), MoverError>(())
-    };
-    let ((), drained) = tokio::join!(feed, drain);
-    drained?;
-    running.ended()?.proven(Reason::RestoreFailed, filtered.list.len() as u64, &Sha256::hex_of(filtered.list.as_bytes()))?;
-    Ok(String::from_utf8_lossy(&path).trim().to_owned())
-}
-
-async fn transfer(
-    context: &Context,
-    target: &PodEnd,
-    task: &RestoreTask,
-    manifest: &DatabaseManifest,
-    reader: Reader,
-    password: Option<Bytes>,
-    kept: &str,
-) -> Result<(), MoverError> {
-    let nonce = stream::nonce()?;
-    let tag = context.operation.session_tag();
-    let login = Login { database: &task.target.database, user: &task.owner.role, tag: &tag, settings: &[] };
-    let argv = tools::restore(&login, kept);
-    let argv = scripts::consume(&nonce, &tag, &context.operation.migration.uid, password.is_some(), &argv);
-    let what = format!("pg_restore into {:?} in {}", task.target.database, target.target);
-    context.counters.enter(Phase::Working);
-    let (stdin, running) = stream::start(&target.client, &target.target, &what, &argv, &nonce, true).await?;
-    let mut hash = Sha256::default();
-    let judged = running.judged();
-    let drain = running.drain(|| context.counters.update(|p| p.tables_done += 1));
-    let count = |bytes: &Bytes| {
-        hash.update(bytes);
-        context.counters.bytes(bytes.len());
-    };
-    let ended: Ended = feed_until(context, stdin, password, reader, judged, count, drain).await?;
-    let (bytes, sha256) = stream::counted(hash);
-    if ended.verdict(Reason::RestoreFailed).is_ok() && (bytes != manifest.bytes || sha256 != manifest.sha256) {
-        return Err(MoverError::new(
-            Reason::ArchiveDamaged,
-            format!(
-                "{:?} gave {bytes} bytes with SHA-256 {sha256}, its manifest says {} and {}",
-                manifest.key, manifest.bytes, manifest.sha256
-            ),
-        ));
-    }
-    ended.proven(Reason::RestoreFailed, bytes, &sha256)
-}
-
-/// Feeds first the password line, then the archive, until all is fed or the script has said its verdict; then ends the input.
+/// Feeds first the password line, then the archive if there is one, until all is fed or the script has said its verdict; then ends the input.
 /// A process that stops reading early is judged by what it says; an archive that cannot be read ends everything.
 async fn feed_until<T>(
     context: &Context,
     stdin: Option<Stdin>,
     password: Option<Bytes>,
-    mut reader: Reader,
+    mut reader: Option<Reader>,
     judged: CancellationToken,
     mut count: impl FnMut(&Bytes),
     drain: impl Future<Output = Result<T, MoverError>>,
@@ -314,14 +292,16 @@ async fn feed_until<T>(
         {
             return Ok(());
         }
-        while let Some(mut bytes) = context.counters.at_bucket(next_unless(&mut reader, &judged)).await? {
-            while !bytes.is_empty() && !judged.is_cancelled() {
-                let piece = bytes.split_to(bytes.len().min(PIECE));
-                count(&piece);
-                if stdin.write(piece).await.is_err() {
-                    return Ok(());
+        if let Some(reader) = &mut reader {
+            while let Some(mut bytes) = context.counters.at_bucket(next_unless(reader, &judged)).await? {
+                while !bytes.is_empty() && !judged.is_cancelled() {
+                    let piece = bytes.split_to(bytes.len().min(PIECE));
+                    count(&piece);
+                    if stdin.write(piece).await.is_err() {
+                        return Ok(());
+                    }
+                    context.counters.moved();
                 }
-                context.counters.moved();
             }
         }
         // Closing fails only when the process has ended; its own verdict tells the rest.

@@ -84,17 +84,17 @@ impl Running {
         self.judged.clone()
     }
 
-    /// The next bytes of standard output; `None` when the process has ended. `on_table` is called for each table that the tool
-    /// begins in between.
+    /// The next bytes of standard output; `None` when the process has ended. `on_said` is called for what the tool
+    /// says of its progress in between.
     ///
     /// # Errors
     /// When the stream breaks: never taken for an end.
-    pub async fn next(&mut self, mut on_table: impl FnMut()) -> Result<Option<Bytes>, MoverError> {
+    pub async fn next(&mut self, mut on_said: impl FnMut(Said)) -> Result<Option<Bytes>, MoverError> {
         while self.exit.is_none() {
             match self.output.next().await.map_err(|e| MoverError::from(e).of(&self.lines.context(&self.what)))? {
                 Event::Stdout(bytes) => return Ok(Some(bytes)),
                 Event::Stderr(bytes) => {
-                    self.lines.push(&bytes, &mut on_table);
+                    self.lines.push(&bytes, &mut on_said);
                     if self.lines.verdict.is_some() {
                         self.judged.cancel();
                     }
@@ -109,14 +109,14 @@ impl Running {
     ///
     /// # Errors
     /// When the stream breaks.
-    pub async fn drain(mut self, mut on_table: impl FnMut()) -> Result<Ended, MoverError> {
-        while self.next(&mut on_table).await?.is_some() {}
+    pub async fn drain(mut self, mut on_said: impl FnMut(Said)) -> Result<Ended, MoverError> {
+        while self.next(&mut on_said).await?.is_some() {}
         self.ended()
     }
 
     /// What was left behind, once [`Running::next`] gave `None`.
     pub fn ended(mut self) -> Result<Ended, MoverError> {
-        self.lines.push(b"\n", &mut || {});
+        self.lines.push(b"\n", &mut |_| {});
         match self.exit {
             Some(exit) => Ok(Ended { exit, lines: self.lines, what: self.what }),
             None => Err(MoverError::new(Reason::StreamBroken, format!("{} was left before its end", self.what))),
@@ -194,19 +194,19 @@ impl Lines {
         Self { nonce: nonce.to_owned(), partial: Vec::new(), kept: VecDeque::new(), verdict: None, errors: 0, server_lost: false }
     }
 
-    fn push(&mut self, bytes: &[u8], on_table: &mut impl FnMut()) {
+    fn push(&mut self, bytes: &[u8], on_said: &mut impl FnMut(Said)) {
         for piece in bytes.split_inclusive(|&b| b == b'\n') {
             let room = LONGEST_LINE.saturating_sub(self.partial.len());
             self.partial.extend_from_slice(&piece[..piece.len().min(room)]);
             if piece.ends_with(b"\n") {
                 let line = String::from_utf8_lossy(&self.partial).trim_end().to_owned();
                 self.partial.clear();
-                self.line(line, on_table);
+                self.line(line, on_said);
             }
         }
     }
 
-    fn line(&mut self, line: String, on_table: &mut impl FnMut()) {
+    fn line(&mut self, line: String, on_said: &mut impl FnMut(Said)) {
         if line.is_empty() {
             return;
         }
@@ -216,7 +216,7 @@ impl Lines {
         }
         self.server_lost |= LOST_SERVER.iter().any(|words| line.contains(words));
         match said(&line) {
-            Said::Table => on_table(),
+            said @ (Said::Table | Said::Index) => on_said(said),
             Said::Error => self.errors += 1,
             Said::Other => {}
         }
@@ -248,9 +248,9 @@ mod tests {
     fn ended(stderr: &str, exit: i32) -> Ended {
         let mut lines = Lines::new("n");
         for piece in stderr.as_bytes().chunks(7) {
-            lines.push(piece, &mut || {});
+            lines.push(piece, &mut |_| {});
         }
-        lines.push(b"\n", &mut || {});
+        lines.push(b"\n", &mut |_| {});
         Ended { exit, lines, what: "pg_dump".into() }
     }
 
@@ -292,7 +292,7 @@ mod tests {
     fn endless_lines_do_not_fill_the_memory() {
         let mut lines = Lines::new("n");
         for _ in 0..1000 {
-            lines.push(&[b'x'; 1000], &mut || {});
+            lines.push(&[b'x'; 1000], &mut |_| {});
         }
         assert!(lines.partial.len() <= LONGEST_LINE);
     }

@@ -157,6 +157,13 @@ pub struct RestoreTask {
     pub owner: OwnerLogin,
     /// What was proven of the object; another one is refused, whatever its manifest says.
     pub sealed: Sealed,
+    /// Indexes and constraints made at the same time, each in a session of its own; at least 1.
+    #[serde(default = "one")]
+    pub jobs: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// What is known of an archive since it was read again from the bucket.
@@ -287,6 +294,12 @@ pub struct Progress {
     /// Tables in all. Absent = not known yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tables_total: Option<u64>,
+    /// Indexes and constraints begun, in a restore.
+    #[serde(default)]
+    pub indexes_done: u64,
+    /// Indexes and constraints in all. Absent = not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indexes_total: Option<u64>,
     /// Rows finished, where they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_done: Option<u64>,
@@ -299,6 +312,8 @@ pub enum Phase {
     Preparing,
     /// Bytes flow, or tables are worked on.
     Working,
+    /// All rows are restored; indexes and constraints are made, and nothing flows.
+    Indexing,
     /// Proofs are compared and manifests written.
     Sealing,
 }

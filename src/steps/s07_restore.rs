@@ -45,6 +45,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
                     password_secret: Some(SecretKey { name: owner.password_secret_ref.name, key: owner.password_secret_ref.key }),
                 },
                 sealed: Sealed { run_manifest_key: keys::run_manifest(&cx.run_prefix()), bytes, sha256 },
+                jobs: cx.spec().target.restore_jobs,
             });
             match drive(cx, StepName::Restore, task).await? {
                 Moved::Not(advance) => Ok(advance),

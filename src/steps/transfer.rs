@@ -12,7 +12,7 @@ use crate::kubernetes::errors::Error as KubernetesError;
 use crate::kubernetes::jobs::mover::MoverJob;
 use crate::kubernetes::jobs::{self, JobState, Termination};
 use crate::plan::Failure;
-use crate::plan::operation::{MigrationRef, OPERATION_VERSION, Operation, Outcome, Progress, Reason, Task, Verdict};
+use crate::plan::operation::{MigrationRef, OPERATION_VERSION, Operation, Outcome, Phase, Progress, Reason, Task, Verdict};
 use crate::plan::record::Advance;
 
 /// Seconds between two looks at a mover at work: of a step that is young, and of one that takes hours.
@@ -254,6 +254,13 @@ fn progress(cx: &mut Context<'_>, log: &str) -> String {
         _ => None,
     }
     .and_then(|p| i64::try_from(p).ok());
+    if p.phase == Phase::Indexing {
+        // How long an index takes is written nowhere.
+        t.seconds_left = None;
+        (t.items_done, t.items_total) = (int(p.indexes_done), p.indexes_total.map(int));
+        let total = t.items_total.unwrap_or(t.items_done);
+        return format!("all rows are restored; index or constraint {} of {total}", t.items_done);
+    }
     // What an undo moves began long after its step did.
     let forward = cx.status.undo.is_none();
     t.seconds_left = t.percent.filter(|p| forward && *p >= 5).map(|p| passed * (100 - p) / p);

@@ -98,7 +98,7 @@ pub fn dump_sample(login: &Login<'_>, compression: Compression, pg_dump: Version
     argv
 }
 
-/// `pg_restore` that lists the table of contents of the archive on its standard input.
+/// `pg_restore` that lists the table of contents of an archive, which is to be the last argument.
 pub fn list() -> Vec<String> {
     arguments(&["pg_restore", "--list"])
 }
@@ -110,6 +110,14 @@ pub fn restore(login: &Login<'_>, list: &str) -> Vec<String> {
         arguments(&["pg_restore", "--no-owner", "--no-acl", "--no-tablespaces", "--exit-on-error", "--verbose", "--no-password"]);
     argv.push(format!("--use-list={list}"));
     argv.push(format!("--dbname={}", login.conninfo()));
+    argv
+}
+
+/// The same of entries without rows, up to `jobs` at the same time, each after those it needs. It reads definitions only, so the
+/// head of the archive will do; a file, because workers open it again.
+pub fn restore_definitions(login: &Login<'_>, list: &str, head: &str, jobs: u32) -> Vec<String> {
+    let mut argv = restore(login, list);
+    argv.extend([format!("--jobs={jobs}"), head.to_owned()]);
     argv
 }
 
@@ -126,6 +134,8 @@ pub fn analyze(login: &Login<'_>) -> Vec<String> {
 pub enum Said {
     /// The data of one more table begins.
     Table,
+    /// One more index or constraint begins.
+    Index,
     /// The tool reports an error. It may go on, but what it makes is not to be trusted.
     Error,
     /// Anything else.
@@ -139,12 +149,19 @@ pub fn said(line: &str) -> Said {
         if rest.starts_with("dumping contents of table ") || rest.starts_with("processing data for table ") {
             return Said::Table;
         }
+        if ["INDEX", "CONSTRAINT", "FK CONSTRAINT"].iter().any(|kind| created(rest, kind)) {
+            return Said::Index;
+        }
         if rest.starts_with("error: ") || rest.starts_with("warning: errors ignored") {
             return Said::Error;
         }
         return Said::Other;
     }
     if line.starts_with("INFO:  analyzing ") { Said::Table } else { Said::Other }
+}
+
+fn created(said: &str, kind: &str) -> bool {
+    said.strip_prefix("creating ").and_then(|rest| rest.strip_prefix(kind)).is_some_and(|rest| rest.starts_with(" \""))
 }
 
 #[cfg(test)]
@@ -172,7 +189,7 @@ mod tests {
     #[test]
     fn settings_go_into_the_connection() {
         let login = Login { settings: &["event_triggers=off", "a=b"], ..LOGIN };
-        assert!(restore(&login, "/l").last().unwrap().ends_with(" options='-c event_triggers=off -c a=b'"));
+        assert!(restore(&login, "/l").iter().any(|a| a.ends_with(" options='-c event_triggers=off -c a=b'")));
     }
 
     #[test]
@@ -180,6 +197,10 @@ mod tests {
         assert_eq!(said("pg_dump: dumping contents of table \"public.a\""), Said::Table);
         assert_eq!(said("pg_restore: processing data for table \"public.a\""), Said::Table);
         assert_eq!(said("INFO:  analyzing \"public.a\""), Said::Table);
+        assert_eq!(said("pg_restore: creating INDEX \"public.a_b\""), Said::Index);
+        assert_eq!(said("pg_restore: creating FK CONSTRAINT \"public.a a_b\""), Said::Index);
+        assert_eq!(said("pg_restore: creating INDEX ATTACH \"public.a_b\""), Said::Other);
+        assert_eq!(said("pg_restore: creating TABLE \"public.INDEX\""), Said::Other);
         assert_eq!(said("pg_restore: error: could not execute query"), Said::Error);
         assert_eq!(said("pg_restore: warning: errors ignored on restore: 3"), Said::Error);
         assert_eq!(said("pg_dump: reading user-defined tables"), Said::Other);

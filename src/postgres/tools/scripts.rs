@@ -32,7 +32,14 @@ pub fn consume(nonce: &str, tag: &str, uid: &str, password: bool, argv: &[String
 /// Arguments: nonce, session tag, UID. Writes the input into a file that only its user may read and prints the file's path.
 /// Folder and file stay until [`sweep`].
 pub fn keep(nonce: &str, tag: &str, uid: &str) -> Vec<String> {
-    script(&format!("{HEAD}{KEEP}"), &[nonce, tag, uid], &[])
+    script(&format!("{HEAD}{TAKE_IN}{KEEP}"), &[nonce, tag, uid], &[])
+}
+
+/// Arguments before the command: nonce, session tag, UID. Writes the input into a file as [`keep`] does, then runs the command
+/// with the file's path as its last argument. Prints the path, the SHA-256 of what was written and what the command prints; all
+/// of that is counted and hashed. When the command fails, nothing stays.
+pub fn keep_and_run(nonce: &str, tag: &str, uid: &str, argv: &[String]) -> Vec<String> {
+    script(&format!("{HEAD}{TAKE_IN}{RUN_ON_KEPT}"), &[nonce, tag, uid], argv)
 }
 
 /// Ends every process of this migration's scripts in the container and removes their folders. Prints the number of processes
@@ -191,13 +198,27 @@ say $command $copy
 read_on
 [ $command -eq 0 ] && [ $copy -eq 0 ]"#;
 
-const KEEP: &str = r#"trap - EXIT
+const TAKE_IN: &str = r#"trap - EXIT
 fail() { rm -rf "$dir"; exit 125; }
 exec 3<&0
 cat <&3 >"$dir/kept" & drain=$!
 wait $drain || fail
 drain=
-wc -c <"$dir/kept" >"$dir/count" && sha256sum <"$dir/kept" >"$dir/sum" || fail
+"#;
+
+const RUN_ON_KEPT: &str = r#"shift 3
+sha256sum <"$dir/kept" >"$dir/sum" && read -r sum rest <"$dir/sum" || fail
+printf '%s\n%s\n' "$dir/kept" "$sum" >"$dir/said" || fail
+"$@" "$dir/kept" </dev/null 3<&- >>"$dir/said" & tool=$!
+wait $tool; command=$?; tool=
+wc -c <"$dir/said" >"$dir/count" && sha256sum <"$dir/said" >"$dir/sum" || fail
+cat "$dir/said" & copier=$!
+wait $copier; copy=$?; copier=
+say $command $copy
+[ $command -eq 0 ] && [ $copy -eq 0 ] || { rm -rf "$dir"; exit 1; }
+rm -f "$dir/said""#;
+
+const KEEP: &str = r#"wc -c <"$dir/kept" >"$dir/count" && sha256sum <"$dir/kept" >"$dir/sum" || fail
 printf '%s\n' "$dir/kept"
 say 0 0"#;
 

@@ -37,6 +37,12 @@ const ADMIN_ONLY_TEXT: &[&str] = &[
     "SECURITY LABEL ",
 ];
 
+/// What takes the time after the rows: catalog and kind.
+const INDEXES: [(u32, &str); 3] = [(1259, "INDEX "), (2606, "CONSTRAINT "), (2606, "FK CONSTRAINT ")];
+
+/// What joins the indexes of partitions to those of their table; not counted, but made with them.
+const ATTACH: &str = "INDEX ATTACH ";
+
 const EXTENSION: u32 = 3079;
 const SCHEMA: u32 = 2615;
 
@@ -60,8 +66,45 @@ pub struct Filtered {
     pub entries: u64,
     /// Tables whose data is restored.
     pub tables: u64,
+    /// Indexes and constraints, which are made when the data is there.
+    pub indexes: u64,
     /// Entries that nobody will restore, each with its reason, in the order of the archive.
     pub left_out: Vec<String>,
+}
+
+/// A list in three, to be restored one after the other; each may be empty but the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Up to the first index or constraint: all rows are in here, because `pg_dump` sorts what needs them behind them.
+    pub rows: String,
+    /// Indexes and constraints, to be made side by side.
+    pub indexes: String,
+    /// The rest, in the archive's order. Not beside those: with row security on, a foreign key cannot be checked.
+    pub rest: String,
+}
+
+impl Filtered {
+    /// Everything in one part.
+    pub fn whole(self) -> Parts {
+        Parts { rows: self.list, indexes: String::new(), rest: String::new() }
+    }
+
+    /// Parts so that several sessions can make the indexes.
+    pub fn in_parts(self) -> Parts {
+        let mut parts = Parts { rows: String::new(), indexes: String::new(), rest: String::new() };
+        for line in self.list.lines() {
+            let part = if Entry::read(line).is_some_and(|entry| entry.is_parallel()) {
+                &mut parts.indexes
+            } else if parts.indexes.is_empty() {
+                &mut parts.rows
+            } else {
+                &mut parts.rest
+            };
+            part.push_str(line);
+            part.push('\n');
+        }
+        parts
+    }
 }
 
 /// Reads a listing and chooses what the owner restores. `made_schemas` are the OIDs, in the source, of schemas that exist
@@ -73,7 +116,7 @@ pub fn filter(listing: &str, made_schemas: &BTreeSet<u32>) -> Result<Filtered, S
     if !listing.starts_with(";\n; Archive created at ") {
         return Err("pg_restore gave no table of contents".into());
     }
-    let mut filtered = Filtered { list: String::new(), entries: 0, tables: 0, left_out: Vec::new() };
+    let mut filtered = Filtered { list: String::new(), entries: 0, tables: 0, indexes: 0, left_out: Vec::new() };
     for line in listing.lines().filter(|l| !l.is_empty() && !l.starts_with(';')) {
         let entry = Entry::read(line).ok_or_else(|| format!("a line of the table of contents cannot be read: {line:?}"))?;
         match entry.left_out(made_schemas) {
@@ -82,6 +125,8 @@ pub fn filter(listing: &str, made_schemas: &BTreeSet<u32>) -> Result<Filtered, S
                 filtered.list.push('\n');
                 filtered.entries += 1;
                 filtered.tables += u64::from(entry.catalog == 0 && entry.rest.starts_with("TABLE DATA "));
+                filtered.indexes +=
+                    u64::from(INDEXES.iter().any(|(catalog, kind)| *catalog == entry.catalog && entry.rest.starts_with(kind)));
             }
             Some(Left::Made) => {}
             Some(Left::AdminOnly) => filtered.left_out.push(format!("{} (only an administrator can make it)", entry.rest)),
@@ -104,6 +149,15 @@ impl<'a> Entry<'a> {
         let (catalog, after) = after.split_once(' ')?;
         let (object, rest) = after.split_once(' ')?;
         Some(Self { catalog: catalog.parse().ok()?, object: object.parse().ok()?, rest })
+    }
+
+    fn is_index(&self) -> bool {
+        INDEXES.iter().any(|(catalog, kind)| *catalog == self.catalog && self.rest.starts_with(kind))
+            && !self.rest.starts_with(ATTACH)
+    }
+
+    fn is_parallel(&self) -> bool {
+        self.is_index() || self.rest.starts_with(ATTACH)
     }
 
     fn left_out(&self, made_schemas: &BTreeSet<u32>) -> Option<Left> {
@@ -146,7 +200,9 @@ mod tests {
         3301; 6104 16601 PUBLICATION - pub postgres\n\
         3200; 1417 16602 SERVER - far postgres\n\
         3201; 0 0 USER MAPPING - USER MAPPING app SERVER far postgres\n\
-        3500; 0 0 COMMENT sales TABLE DATA postgres\n";
+        3500; 0 0 COMMENT sales TABLE DATA postgres\n\
+        3600; 1259 16700 INDEX sales i postgres\n\
+        3601; 2606 16701 FK CONSTRAINT sales DATA f postgres\n";
 
     fn filtered() -> Filtered {
         filter(LISTING, &BTreeSet::from([16386])).unwrap()
@@ -158,13 +214,26 @@ mod tests {
         assert_eq!(
             filtered.list,
             "7; 2615 16387 SCHEMA - sales postgres\n220; 1259 16400 TABLE sales DATA postgres\n221; 1259 16401 TABLE DATA odd postgres\n\
-             3377; 0 16400 TABLE DATA sales DATA postgres\n3500; 0 0 COMMENT sales TABLE DATA postgres\n"
+             3377; 0 16400 TABLE DATA sales DATA postgres\n3500; 0 0 COMMENT sales TABLE DATA postgres\n\
+             3600; 1259 16700 INDEX sales i postgres\n3601; 2606 16701 FK CONSTRAINT sales DATA f postgres\n"
         );
-        assert_eq!((filtered.entries, filtered.tables), (5, 1));
+        assert_eq!((filtered.entries, filtered.tables, filtered.indexes), (7, 1, 2));
         assert_eq!(filtered.left_out.len(), 7, "{:?}", filtered.left_out);
         for name in ["audit", "PUBLICATION - pub", "SERVER - far", "USER MAPPING - ", "ACL sales TABLE", "DEFAULT PRIVILEGES"] {
             assert!(filtered.left_out.iter().any(|l| l.contains(name)), "{name} in {:?}", filtered.left_out);
         }
+    }
+
+    #[test]
+    fn indexes_are_a_part_of_their_own_and_nothing_is_in_none() {
+        let listing =
+            LISTING.replace("3500; 0 0 COMMENT sales", "3499; 2618 16699 RULE sales r postgres\n3500; 0 0 COMMENT sales");
+        let listing = format!("{listing}3602; 0 0 COMMENT sales INDEX i postgres\n3603; 0 0 INDEX ATTACH sales p postgres\n");
+        let parts = filter(&listing, &BTreeSet::new()).unwrap().in_parts();
+        let ids = |list: &str| list.lines().map(|l| l.split(';').next().unwrap().to_owned()).collect::<Vec<_>>();
+        assert_eq!(ids(&parts.rows), ["6", "7", "220", "221", "3377", "3499", "3500"]);
+        assert_eq!(ids(&parts.indexes), ["3600", "3601", "3603"]);
+        assert_eq!(ids(&parts.rest), ["3602"]);
     }
 
     #[test]

@@ -147,7 +147,7 @@ impl Lane {
             }),
             Op::Restore => {
                 let owner = OwnerLogin { role: OWNER.into(), password_secret: Some(Stage::secret_key(&self.name, "owner")) };
-                Task::Restore(RestoreTask { archive, target: self.target(), owner, sealed: self.sealed.clone() })
+                Task::Restore(RestoreTask { archive, target: self.target(), owner, sealed: self.sealed.clone(), jobs: 2 })
             }
             Op::Compare => Task::Compare(CompareTask { source: self.source(), target: self.target(), archive }),
         }

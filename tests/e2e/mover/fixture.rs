@@ -208,6 +208,7 @@ impl World {
             target: self.target(),
             owner: OwnerLogin { role: OWNER.into(), password_secret },
             sealed: self.sealed(&self.key(), keys::run_manifest(&self.prefix())).await,
+            jobs: 2,
         })
     }
 

@@ -10,8 +10,33 @@ use serde_json::{Value, json};
 
 use super::{Side, eventually};
 
-/// How long a migration of a test may take in all.
-pub const LONG: Duration = Duration::from_secs(400);
+/// How long a migration of a test may stand still: none does so on purpose. What moves is waited for, however slow the machine.
+const STILL: Duration = Duration::from_secs(300);
+
+/// How long a migration of a test may take in all, should it go round in circles.
+const ENDLESS: Duration = Duration::from_secs(1800);
+
+/// Tells a migration that stands still from one that is slow.
+struct Movement {
+    begun: Instant,
+    moved: Instant,
+    seen: Option<serde_json::Value>,
+}
+
+impl Movement {
+    fn new() -> Self {
+        Self { begun: Instant::now(), moved: Instant::now(), seen: None }
+    }
+
+    /// Notes a status; whether waiting for more is of no use.
+    fn exhausted(&mut self, status: &PostgresMigrationStatus) -> bool {
+        let seen = Some(json!([status.steps, status.phase, status.outcome]));
+        if self.seen != seen {
+            (self.seen, self.moved) = (seen, Instant::now());
+        }
+        self.moved.elapsed() > STILL || self.begun.elapsed() > ENDLESS
+    }
+}
 
 /// A handle of one object in cluster new.
 #[derive(Clone)]
@@ -76,13 +101,13 @@ impl Migration {
         before_the_end: bool,
         mut look: impl FnMut(&PostgresMigrationStatus) -> Option<T>,
     ) -> T {
-        let begun = Instant::now();
+        let mut movement = Movement::new();
         loop {
             let status = self.status().await;
             if let Some(found) = look(&status) {
                 return found;
             }
-            let over = begun.elapsed() > LONG || (before_the_end && status.outcome.is_some());
+            let over = movement.exhausted(&status) || (before_the_end && status.outcome.is_some());
             assert!(!over, "{}: {what} did not come:\n{}", self.name, told(&status));
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -134,9 +159,10 @@ impl Migration {
     /// Deletes it and waits until it is gone.
     pub async fn delete(&self) {
         self.api.delete(&self.name, &DeleteParams::default()).await.unwrap();
-        let begun = Instant::now();
+        let mut movement = Movement::new();
         while let Some(left) = self.api.get_opt(&self.name).await.unwrap() {
-            assert!(begun.elapsed() < LONG, "{} is not released:\n{}", self.name, told(&left.status.unwrap_or_default()));
+            let status = left.status.unwrap_or_default();
+            assert!(!movement.exhausted(&status), "{} is not released:\n{}", self.name, told(&status));
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

@@ -201,6 +201,32 @@ fn a_kept_file_is_whole_and_private_and_swept() {
 }
 
 #[test]
+fn a_command_runs_on_what_was_kept_and_a_failed_one_leaves_nothing() {
+    let uid = format!("kept{}", std::process::id());
+    for shell in shells() {
+        let scratch = Scratch::new("kept");
+        let output = run(&shell, &scratch, &keep_and_run("n0nce", "t", &uid, &command(&["wc", "-c"])), bytes(100_000));
+        let said = String::from_utf8(output.stdout.clone()).unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(std::fs::read(lines[0]).unwrap(), bytes(100_000));
+        assert_eq!(lines[1], sha256(&bytes(100_000)));
+        assert_eq!(lines[2].trim(), format!("100000 {}", lines[0]));
+        let verdict = last_verdict(&output).unwrap();
+        assert_eq!((verdict.command, verdict.copy, verdict.sha256), (0, 0, sha256(&output.stdout)));
+        assert_eq!(
+            std::fs::read_dir(std::path::Path::new(lines[0]).parent().unwrap()).unwrap().count(),
+            3,
+            "head, count and sum"
+        );
+        run(&shell, &scratch, &sweep(&uid), vec![]);
+
+        let output = run(&shell, &scratch, &keep_and_run("n0nce", "t", &uid, &command(&["sh", "-c", "exit 3"])), bytes(10));
+        assert_eq!((last_verdict(&output).unwrap().command, output.status.code()), (3, Some(1)));
+        assert_eq!(scratch.entries(), 0);
+    }
+}
+
+#[test]
 fn a_sweep_ends_what_a_lost_client_left_running_and_nothing_else() {
     let uid = format!("orphan{}", std::process::id());
     for shell in shells() {
