@@ -163,7 +163,7 @@ pub mod reasons {
         SEARCH_PATH_DEPENDENCE = "SearchPathDependence";
         /// Objects get another owner, or grants are dropped.
         OWNERSHIP_CHANGES = "OwnershipChanges";
-        /// The server may not be able to lock all tables at once.
+        /// The server cannot lock all tables at once, or may not be able to.
         LOCK_TABLE_SMALL = "LockTableSmall";
         /// A standby that is away would not know of the fence.
         STANDBY_AWAY = "StandbyAway";

@@ -90,14 +90,25 @@ pub fn content(out: &mut Findings, place: &Place, it: &Content, owner: &str, ren
         );
     }
     grants(out, place, it, owner);
-    if it.inventory.counts.tables > it.server.lock_slots {
+    locks(out, place, it);
+}
+
+/// `pg_dump` locks all tables at once, and holds the locks until it ends.
+fn locks(out: &mut Findings, place: &Place, it: &Content) {
+    let (name, at) = (&it.database.name, place.server());
+    let (tables, least, most) = (it.inventory.counts.tables, it.server.lock_slots, it.server.lock_limit);
+    let remedy = "Raise max_locks_per_transaction on it, which wants a restart";
+    if tables > most {
+        out.block(
+            reasons::LOCK_TABLE_SMALL,
+            PATH,
+            format!("database {name:?} of {at} has {tables} tables, and pg_dump locks all of them at once, but the server has room for fewer than {most} locks. {remedy}"),
+        );
+    } else if tables > least {
         out.warn(
             reasons::LOCK_TABLE_SMALL,
             PATH,
-            format!(
-                "database {name:?} of {at} has {} tables, and the server can lock {} objects at least: pg_dump locks all tables at once. Raise max_locks_per_transaction if it fails",
-                it.inventory.counts.tables, it.server.lock_slots
-            ),
+            format!("database {name:?} of {at} has {tables} tables, and pg_dump locks all of them at once, but the server has room for {least} locks for certain, all sessions together. {remedy}, if the dump or other sessions fail with \"out of shared memory\""),
         );
     }
 }

@@ -116,13 +116,22 @@ fn what_is_not_carried_or_changes_is_said() {
             reasons::NOT_CARRIED_OVER,
             "work_mem=1GB",
         ),
-        (|f| f.inventory.counts.tables = 50_000, reasons::LOCK_TABLE_SMALL, "50000 tables"),
+        (|f| f.inventory.counts.tables = 6401, reasons::LOCK_TABLE_SMALL, "6401 tables"),
     ];
     for (change, reason, word) in cases {
         let out = judged(false, change);
         assert_eq!((out.blockers.len(), out.warnings.len()), (0, 1), "{word}: {out:?}");
         warned(&out, reason, &[word, "of the old cluster"]);
     }
+}
+
+#[test]
+fn more_tables_than_a_server_can_lock_stop_a_migration_before_anything_is_still() {
+    let out = judged(false, |f| f.inventory.counts.tables = 13_001);
+    assert_eq!((out.blockers.len(), out.warnings.len()), (1, 0), "{out:?}");
+    blocked(&out, reasons::LOCK_TABLE_SMALL, PATH, &["13001 tables", "of the old cluster", "max_locks_per_transaction"]);
+    let enough = judged(false, |f| f.inventory.counts.tables = 6400);
+    assert_eq!((enough.blockers.len(), enough.warnings.len()), (0, 0), "{enough:?}");
 }
 
 #[test]

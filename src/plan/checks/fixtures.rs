@@ -67,6 +67,7 @@ pub(crate) fn server() -> Server {
         synchronous_standby_names: String::new(),
         block_size: 8192,
         lock_slots: 6400,
+        lock_limit: 13_000,
         next_xid: "700".into(),
     }
 }

@@ -45,7 +45,7 @@ spec:
   containers:
   - name: postgres
     image: {image}
-    args: ["-c", "max_wal_size=2GB", "-c", "fsync=off"]
+    args: ["-c", "max_wal_size=2GB", "-c", "fsync=off", "-c", "max_locks_per_transaction=256"]
     env:
     - {{name: PGDATA, value: /var/lib/postgresql/data/pgdata}}
     - {{name: POSTGRES_PASSWORD, value: admin-of-test}}
