@@ -25,12 +25,49 @@ const LARGEST_HEAD: u64 = 512 << 20;
 /// Largest listing, bytes.
 const LARGEST_LISTING: usize = 64 << 20;
 
-/// The head of an archive: everything before its first row. Definitions need no more of it.
+/// The first bytes of an archive, the table of contents among them. Definitions need no more of it.
+pub struct Head {
+    /// Path in the pod. It stays until [`super::orphans::sweep`].
+    pub path: String,
+    bytes: u64,
+    sha256: String,
+}
+
+/// What an archive holds.
 pub struct Contents {
-    /// Path of the head in the pod. It stays until [`super::orphans::sweep`].
-    pub head: String,
+    /// Its head.
+    pub head: Head,
     /// The table of contents, as `pg_restore --list` prints it.
     pub listing: String,
+}
+
+/// Hashes an archive as it passes, and its first bytes by themselves: they were read from the bucket once before.
+pub struct Passing {
+    all: Sha256,
+    first: Sha256,
+    left: u64,
+}
+
+impl Passing {
+    /// For an archive of this head; without one there are no first bytes.
+    pub fn new(head: Option<&Head>) -> Self {
+        Self { all: Sha256::default(), first: Sha256::default(), left: head.map_or(0, |head| head.bytes) }
+    }
+
+    /// The next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        let first = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        self.first.update(&bytes[..first]);
+        self.left -= first as u64;
+        self.all.update(bytes);
+    }
+
+    /// Bytes and SHA-256 of all that passed, and whether it began as the head does.
+    pub fn counted(self, head: Option<&Head>) -> (u64, String, bool) {
+        let (bytes, sha256) = stream::counted(self.all);
+        let same = head.is_none_or(|head| self.left == 0 && self.first.finish_hex() == head.sha256);
+        (bytes, sha256, same)
+    }
 }
 
 /// Puts the head of the archive into the pod and lists what the archive holds.
@@ -107,14 +144,17 @@ async fn list_head(context: &Context, target: &PodEnd, mut reader: Reader) -> Re
     // Only the numbers before each entry's first semicolon are read again by pg_restore; names may be in any encoding.
     let said = String::from_utf8_lossy(&said);
     let mut lines = said.splitn(3, '\n');
-    let (head, kept, listing) = (lines.next(), lines.next(), lines.next());
+    let (path, kept, listing) = (lines.next(), lines.next(), lines.next());
     // First: a head that was cut short on its way is not one that is too short.
-    if kept.is_some_and(|kept| kept != sent.finish_hex()) {
+    let (bytes_sent, sent) = stream::counted(sent);
+    if kept.is_some_and(|kept| kept != sent) {
         return Err(MoverError::new(Reason::StreamBroken, format!("{what}: the pod received other bytes than were sent")));
     }
     running.ended()?.proven(Reason::RestoreFailed, bytes, &sha256)?;
-    match (head, listing) {
-        (Some(head), Some(listing)) => Ok(Contents { head: head.to_owned(), listing: listing.to_owned() }),
+    match (path, listing) {
+        (Some(path), Some(listing)) => {
+            Ok(Contents { head: Head { path: path.to_owned(), bytes: bytes_sent, sha256: sent }, listing: listing.to_owned() })
+        }
         _ => Err(MoverError::new(Reason::StreamBroken, format!("{what}: it gave no table of contents"))),
     }
 }
@@ -161,5 +201,28 @@ async fn hand_over(stdin: Option<Stdin>, input: Bytes) {
         && stdin.write(input).await.is_ok()
     {
         let _ = stdin.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passed(head: &[u8], pieces: &[&[u8]]) -> (u64, String, bool) {
+        let head = Head { path: String::new(), bytes: head.len() as u64, sha256: Sha256::hex_of(head) };
+        let mut passing = Passing::new(Some(&head));
+        pieces.iter().for_each(|piece| passing.update(piece));
+        passing.counted(Some(&head))
+    }
+
+    #[test]
+    fn a_head_that_the_archive_does_not_begin_with_is_noticed() {
+        let all = Sha256::hex_of(b"abcdef");
+        for pieces in [&[&b"abcdef"[..]][..], &[b"ab", b"c", b"def"], &[b"abcd", b"ef"]] {
+            assert_eq!(passed(b"abc", pieces), (6, all.clone(), true));
+            assert_eq!(passed(b"abd", pieces), (6, all.clone(), false));
+            assert_eq!(passed(b"abcdef", pieces), (6, all.clone(), true));
+            assert_eq!(passed(b"abcdefg", pieces), (6, all.clone(), false));
+        }
     }
 }

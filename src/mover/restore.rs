@@ -1,11 +1,12 @@
 //! Restore: the archive from the bucket into the staging database, as its owner.
 
+use super::contents::{self, Head, Passing};
 use super::ends::PodEnd;
 use super::error::MoverError;
 use super::stream::{self, Ended};
-use super::{Context, contents, extensions, orphans, verify, watch};
+use super::{Context, extensions, orphans, verify, watch};
 use crate::archive::manifest::DatabaseManifest;
-use crate::archive::{Bucket, Reader, Sha256, keys};
+use crate::archive::{Bucket, Reader, keys};
 use crate::kubernetes::exec::Stdin;
 use crate::plan::operation::{Phase, Reason, RestoreTask, Verdict};
 use crate::postgres::carrier::{Question, Session};
@@ -216,18 +217,19 @@ impl Tool<'_> {
         manifest: &DatabaseManifest,
         reader: Reader,
         parts: &Parts,
-        head: &str,
+        head: &Head,
         jobs: u32,
     ) -> Result<(), MoverError> {
         let list = self.kept(&parts.rows).await?;
         self.context.counters.enter(Phase::Working);
-        self.rows(manifest, reader, &list).await?;
+        self.rows(manifest, reader, head, &list).await?;
         self.context.counters.enter(Phase::Indexing);
         for (part, jobs) in [(&parts.indexes, jobs), (&parts.rest, 1)] {
             if !part.is_empty() {
                 let list = self.kept(part).await?;
-                let (ended, hash) = self.run(|login| tools::restore_definitions(login, &list, head, jobs), None).await?;
-                let (bytes, sha256) = stream::counted(hash);
+                let argv = |login: &Login<'_>| tools::restore_definitions(login, &list, &head.path, jobs);
+                let (ended, passed) = self.run(argv, None).await?;
+                let (bytes, sha256, _) = passed.counted(None);
                 ended.proven(Reason::RestoreFailed, bytes, &sha256)?;
             }
         }
@@ -239,22 +241,29 @@ impl Tool<'_> {
     }
 
     /// What needs the whole archive.
-    async fn rows(&self, manifest: &DatabaseManifest, reader: Reader, list: &str) -> Result<(), MoverError> {
-        let (ended, hash) = self.run(|login| tools::restore(login, list), Some(reader)).await?;
-        let (bytes, sha256) = stream::counted(hash);
-        if ended.verdict(Reason::RestoreFailed).is_ok() && (bytes != manifest.bytes || sha256 != manifest.sha256) {
-            return Err(MoverError::new(
-                Reason::ArchiveDamaged,
-                format!(
-                    "{:?} gave {bytes} bytes with SHA-256 {sha256}, its manifest says {} and {}",
-                    manifest.key, manifest.bytes, manifest.sha256
-                ),
-            ));
+    async fn rows(&self, manifest: &DatabaseManifest, reader: Reader, head: &Head, list: &str) -> Result<(), MoverError> {
+        let (ended, passed) = self.run(|login| tools::restore(login, list), Some((reader, head))).await?;
+        let (bytes, sha256, same_head) = passed.counted(Some(head));
+        let damaged = |what: String| Err(MoverError::new(Reason::ArchiveDamaged, format!("{:?} {what}", manifest.key)));
+        if ended.verdict(Reason::RestoreFailed).is_ok() {
+            if bytes != manifest.bytes || sha256 != manifest.sha256 {
+                return damaged(format!(
+                    "gave {bytes} bytes with SHA-256 {sha256}, its manifest says {} and {}",
+                    manifest.bytes, manifest.sha256
+                ));
+            }
+            if !same_head {
+                return damaged("began with other bytes when its table of contents was read".into());
+            }
         }
         ended.proven(Reason::RestoreFailed, bytes, &sha256)
     }
 
-    async fn run(&self, argv: impl Fn(&Login<'_>) -> Vec<String>, reader: Option<Reader>) -> Result<(Ended, Sha256), MoverError> {
+    async fn run(
+        &self,
+        argv: impl Fn(&Login<'_>) -> Vec<String>,
+        archive: Option<(Reader, &Head)>,
+    ) -> Result<(Ended, Passing), MoverError> {
         let (context, target) = (self.context, self.target);
         let nonce = stream::nonce()?;
         let (tag, database) = (context.operation.session_tag(), &self.task.target.database);
@@ -262,15 +271,16 @@ impl Tool<'_> {
         let argv = scripts::consume(&nonce, &tag, &context.operation.migration.uid, self.password.is_some(), &argv);
         let what = format!("pg_restore into {database:?} in {}", target.target);
         let (stdin, running) = stream::start(&target.client, &target.target, &what, &argv, &nonce, true).await?;
-        let mut hash = Sha256::default();
+        let (reader, head) = archive.unzip();
+        let mut passing = Passing::new(head);
         let judged = running.judged();
         let drain = running.drain(|said| context.counters.said(said));
         let count = |bytes: &Bytes| {
-            hash.update(bytes);
+            passing.update(bytes);
             context.counters.bytes(bytes.len());
         };
         let ended = feed_until(context, stdin, self.password.clone(), reader, judged, count, drain).await?;
-        Ok((ended, hash))
+        Ok((ended, passing))
     }
 }
 

@@ -4,6 +4,7 @@
 //! Stages of their own (`tests/run crash`, `tests/run trouble`), because all objects of an operator are struck when it ends.
 
 mod deleted;
+mod hung;
 mod log;
 mod paused;
 mod process;

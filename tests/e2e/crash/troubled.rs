@@ -16,14 +16,15 @@ use crate::support::scene::{Layout, Scene};
 use crate::support::snapshot::assert_same;
 use crate::support::{OPERATOR, SYSTEM, Side, available, eventually, operator, setting};
 
-/// `kill`, `hold` or `release` a component of a cluster.
-async fn component(cluster: &'static str, what: &'static str, component: &'static str) {
+/// `kill`, `hold`, `release`, `pause` or `resume` a component of a cluster.
+pub async fn component(cluster: &'static str, what: &'static str, component: &'static str) {
     let run = move || Command::new(setting("PGM_COMPONENT")).args([cluster, what, component]).output().unwrap();
     let output = spawn_blocking(run).await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-async fn healthy() {
+/// Waits until both API servers and the operator answer.
+pub async fn healthy() {
     for side in [Side::Old, Side::New] {
         eventually("the API server", || side.kubectl_aside(&["get", "--raw", "/readyz"], "")).await;
     }
