@@ -17,7 +17,10 @@ const KEEP_ATTEMPTS: u32 = 3;
 const HEAD: u64 = 1 << 20;
 
 /// The head grows by this factor until the table of contents is whole.
-const HEAD_GROWTH: u64 = 8;
+const HEAD_GROWTH: u64 = 4;
+
+/// What `pg_restore` says of a head that ends too early.
+const TOO_SHORT: &str = "could not read from input file: end of file";
 
 /// Largest head, bytes: as much is written into the pod.
 const LARGEST_HEAD: u64 = 512 << 20;
@@ -90,7 +93,7 @@ pub async fn list(
         let head = ObjectInfo { bytes, ..object.clone() };
         let more = (bytes * HEAD_GROWTH).min(object.bytes).min(LARGEST_HEAD);
         match list_head(context, target, bucket.reader(key, &head)).await {
-            Err(error) if error.reason == Reason::RestoreFailed && more > bytes => bytes = more,
+            Err(error) if error.message.contains(TOO_SHORT) && more > bytes => bytes = more,
             Err(error) if cut_short(&error) && attempt < KEEP_ATTEMPTS => {
                 tracing::warn!(%error, "sending the head of the archive again");
                 attempt += 1;

@@ -25,6 +25,10 @@ const PIECE: usize = 1 << 20;
 /// save.
 const WORTH_PARTS: u64 = 4 << 20;
 
+/// From this attempt on everything is restored by one session, should it be the others that fail: two indexes of one table can lock
+/// each other out when one of them is its replica identity and it is clustered on the other.
+const CAREFUL_ATTEMPT: u32 = 3;
+
 /// How long a failed restore may take to find out whether the archive is to blame.
 const BLAME: Duration = Duration::from_mins(1);
 
@@ -124,7 +128,8 @@ async fn restore(
         tables: filtered.tables,
         not_restored: filtered.left_out.clone(),
     };
-    let parts = if manifest.bytes < WORTH_PARTS || jobs == 1 { filtered.whole() } else { filtered.in_parts() };
+    let one_by_one = manifest.bytes < WORTH_PARTS || jobs == 1 || context.operation.attempt >= CAREFUL_ATTEMPT;
+    let parts = if one_by_one { filtered.whole() } else { filtered.in_parts() };
     let tool = Tool { context, target, task, password };
     let reader = bucket.reader(&manifest.key, &object);
     let restored = watch::over(context, target, tool.restore(manifest, reader, &parts, &found.head, jobs)).await;
@@ -193,11 +198,11 @@ const ROOM: &str = "SELECT coalesce(pg_catalog.to_jsonb(CASE WHEN NOT r.rolsuper
 (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity AS a WHERE a.usesysid = r.oid) END), 'null') \
 FROM pg_catalog.pg_roles AS r WHERE r.rolname = $1::text";
 
-/// As many of the `wanted` jobs as the owner may have sessions, at least one.
+/// As many of the `wanted` jobs as the owner may have sessions, but one that may still be ending; at least one.
 async fn jobs(session: &mut dyn Session, owner: &str, wanted: u32) -> Result<u32, MoverError> {
     let question = Question::new("sessions that the owner may have", ROOM).with(owner);
     let room = session.ask(&question, extensions::STATEMENT).await?.as_i64();
-    let jobs = room.map_or(wanted, |room| wanted.min(u32::try_from(room).unwrap_or(0)));
+    let jobs = room.map_or(wanted, |room| wanted.min(u32::try_from(room - 1).unwrap_or(0)));
     Ok(jobs.max(1))
 }
 

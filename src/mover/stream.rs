@@ -21,13 +21,18 @@ const LONGEST_LINE: usize = 2000;
 /// A shell tells a child that ended by a signal by this and the signal's number (POSIX, 2.8.2).
 const KILLED: i32 = 128;
 
-/// What libpq and servers say when a connection ends that nobody has ended.
-const LOST_SERVER: [&str; 5] = [
+/// What libpq and servers say when a connection ends that nobody has ended, when there is none to be had, or when sessions have
+/// locked each other out: nothing of this is the archive's fault, and a later attempt may fare better.
+const PASSING: [&str; 9] = [
     "server closed the connection unexpectedly",
     "terminating connection",
     "the database system is ",
     "could not receive data from server",
     "no connection to the server",
+    "too many connections for ",
+    "too many clients already",
+    "remaining connection slots are reserved",
+    "deadlock detected",
 ];
 
 /// A name that no output of an earlier run can imitate.
@@ -162,9 +167,10 @@ impl Ended {
             (Some(verdict), _) if verdict.command > KILLED => {
                 error(Reason::Interrupted, format!("it was ended by signal {}", verdict.command - KILLED))
             }
-            (Some(verdict), _) if verdict.command != 0 && self.lines.server_lost => {
-                error(Reason::DatabaseUnavailable, format!("it lost its server and ended with status {}", verdict.command))
-            }
+            (Some(verdict), _) if verdict.command != 0 && self.lines.passing => error(
+                Reason::DatabaseUnavailable,
+                format!("its server did not let it go on, and it ended with status {}", verdict.command),
+            ),
             (Some(verdict), _) if verdict.command != 0 => error(failed, format!("it ended with status {}", verdict.command)),
             (Some(_), _) if self.lines.errors > 0 => error(failed, "it reported errors".into()),
             (Some(verdict), _) if verdict.copy != 0 => {
@@ -185,13 +191,13 @@ struct Lines {
     /// The verdict, as long as nothing was said after it.
     verdict: Option<PodVerdict>,
     errors: u64,
-    /// It said that its connection to the server is gone.
-    server_lost: bool,
+    /// It said something of [`PASSING`].
+    passing: bool,
 }
 
 impl Lines {
     fn new(nonce: &str) -> Self {
-        Self { nonce: nonce.to_owned(), partial: Vec::new(), kept: VecDeque::new(), verdict: None, errors: 0, server_lost: false }
+        Self { nonce: nonce.to_owned(), partial: Vec::new(), kept: VecDeque::new(), verdict: None, errors: 0, passing: false }
     }
 
     fn push(&mut self, bytes: &[u8], on_said: &mut impl FnMut(Said)) {
@@ -214,7 +220,7 @@ impl Lines {
         if self.verdict.is_some() {
             return;
         }
-        self.server_lost |= LOST_SERVER.iter().any(|words| line.contains(words));
+        self.passing |= PASSING.iter().any(|words| line.contains(words));
         match said(&line) {
             said @ (Said::Table | Said::Index) => on_said(said),
             Said::Error => self.errors += 1,

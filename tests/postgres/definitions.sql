@@ -81,6 +81,8 @@ CREATE MATERIALIZED VIEW tenant_1.kept WITH (fillfactor = 80) AS SELECT kind, co
 CREATE UNIQUE INDEX kept_kind ON tenant_1.kept (kind);
 ALTER MATERIALIZED VIEW tenant_1.kept CLUSTER ON kept_kind;
 COMMENT ON MATERIALIZED VIEW tenant_1.kept IS 'kept';
+CREATE MATERIALIZED VIEW tenant_1.keyed AS SELECT o.id, o.kind, count(*) AS n FROM tenant_1.orders AS o GROUP BY o.id; -- stands on the primary key
+CREATE UNIQUE INDEX keyed_id ON tenant_1.keyed (id);
 CREATE RULE through AS ON UPDATE TO tenant_1.open WHERE new.id > 1 DO INSTEAD (UPDATE tenant_1.orders SET number = new.twice WHERE orders.id = old.id AND orders.kind IN ('a', 'b'); DELETE FROM tenant_1.lines WHERE lines.order_id = old.id);
 CREATE RULE nothing AS ON INSERT TO tenant_1.open DO INSTEAD NOTHING;
 COMMENT ON RULE nothing ON tenant_1.open IS 'nothing';

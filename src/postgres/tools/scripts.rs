@@ -199,7 +199,7 @@ read_on
 [ $command -eq 0 ] && [ $copy -eq 0 ]"#;
 
 const TAKE_IN: &str = r#"trap - EXIT
-fail() { rm -rf "$dir"; exit 125; }
+fail() { rm -rf "$dir"; read_on; exit 125; }
 exec 3<&0
 cat <&3 >"$dir/kept" & drain=$!
 wait $drain || fail

@@ -43,6 +43,19 @@ const INDEXES: [(u32, &str); 3] = [(1259, "INDEX "), (2606, "CONSTRAINT "), (260
 /// What joins the indexes of partitions to those of their table; not counted, but made with them.
 const ATTACH: &str = "INDEX ATTACH ";
 
+/// Kinds that no index or constraint stands on, so that they may come after all of those.
+const CAN_WAIT: [&str; 9] = [
+    "CHECK CONSTRAINT ",
+    "COMMENT ",
+    "MATERIALIZED VIEW DATA ",
+    "POLICY ",
+    "ROW SECURITY ",
+    "RULE ",
+    "SECURITY LABEL ",
+    "STATISTICS ",
+    "TRIGGER ",
+];
+
 const EXTENSION: u32 = 3079;
 const SCHEMA: u32 = 2615;
 
@@ -79,7 +92,9 @@ pub struct Parts {
     pub rows: String,
     /// Indexes and constraints, to be made side by side.
     pub indexes: String,
-    /// The rest, in the archive's order. Not beside those: with row security on, a foreign key cannot be checked.
+    /// The rest, in the archive's order. Not beside those: with row security on, a foreign key cannot be checked. An index may
+    /// stand on a relation or function that itself needs a primary key and comes after it (a materialized view that groups by
+    /// it): from there on nothing is taken out of the order.
     pub rest: String,
 }
 
@@ -92,8 +107,12 @@ impl Filtered {
     /// Parts so that several sessions can make the indexes.
     pub fn in_parts(self) -> Parts {
         let mut parts = Parts { rows: String::new(), indexes: String::new(), rest: String::new() };
+        let mut in_order = false;
         for line in self.list.lines() {
-            let part = if Entry::read(line).is_some_and(|entry| entry.is_parallel()) {
+            let entry = Entry::read(line);
+
+            in_order |= !parts.indexes.is_empty() && entry.as_ref().is_none_or(|entry| !entry.is_parallel() && !entry.can_wait());
+            let part = if !in_order && entry.is_some_and(|entry| entry.is_parallel()) {
                 &mut parts.indexes
             } else if parts.indexes.is_empty() {
                 &mut parts.rows
@@ -154,6 +173,10 @@ impl<'a> Entry<'a> {
     fn is_index(&self) -> bool {
         INDEXES.iter().any(|(catalog, kind)| *catalog == self.catalog && self.rest.starts_with(kind))
             && !self.rest.starts_with(ATTACH)
+    }
+
+    fn can_wait(&self) -> bool {
+        CAN_WAIT.iter().any(|kind| self.rest.starts_with(kind))
     }
 
     fn is_parallel(&self) -> bool {
@@ -234,6 +257,12 @@ mod tests {
         assert_eq!(ids(&parts.rows), ["6", "7", "220", "221", "3377", "3499", "3500"]);
         assert_eq!(ids(&parts.indexes), ["3600", "3601", "3603"]);
         assert_eq!(ids(&parts.rest), ["3602"]);
+
+        let needs_a_key =
+            "3604; 1259 16710 MATERIALIZED VIEW sales grouped postgres\n3605; 1259 16711 INDEX sales on_grouped postgres\n";
+        let parts = filter(&format!("{listing}{needs_a_key}"), &BTreeSet::new()).unwrap().in_parts();
+        assert_eq!(ids(&parts.indexes), ["3600", "3601", "3603"]);
+        assert_eq!(ids(&parts.rest), ["3602", "3604", "3605"]);
     }
 
     #[test]
