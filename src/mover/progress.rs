@@ -47,7 +47,10 @@ impl Counters {
     pub fn said(&self, said: Said) {
         self.update(|p| match said {
             Said::Table => p.tables_done += 1,
-            Said::Index => p.indexes_done += 1,
+            Said::Index => {
+                p.indexes_done += 1;
+                p.phase = Phase::Indexing;
+            }
             Said::Error | Said::Other => {}
         });
     }

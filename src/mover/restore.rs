@@ -228,7 +228,6 @@ impl Tool<'_> {
         let list = self.kept(&parts.rows).await?;
         self.context.counters.enter(Phase::Working);
         self.rows(manifest, reader, head, &list).await?;
-        self.context.counters.enter(Phase::Indexing);
         for (part, jobs) in [(&parts.indexes, jobs), (&parts.rest, 1)] {
             if !part.is_empty() {
                 let list = self.kept(part).await?;

@@ -141,9 +141,19 @@ async fn cut(world: &World, context: &mover::Context, most: u64, there: impl Fn(
     assert!(0 < moved && moved <= most, "{moved} of {most}");
 }
 
+/// Two indexes that take as long to make as a setting says.
+const NAPS: &str = "
+    CREATE FUNCTION nap(n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+      $$ BEGIN PERFORM pg_catalog.pg_sleep(pg_catalog.current_setting('app.nap', true)::float); RETURN n; END $$;
+    CREATE TABLE naps (n int);
+    INSERT INTO naps VALUES (1);
+    CREATE INDEX ON naps (nap(n));
+    CREATE INDEX ON naps (nap(n + 1));";
+
 #[tokio::test]
 async fn an_interrupted_restore_is_ended_and_a_new_attempt_into_a_new_database_succeeds() {
     let world = World::new("cut-restore", 60_000).await;
+    world.sql(Side::Old, SOURCE, NAPS);
     let total = done(&world, 1, world.dump()).await.bytes.unwrap();
     done(&world, 1, world.verify()).await;
     let context = world.context(1, world.restore().await).await;
@@ -155,7 +165,8 @@ async fn an_interrupted_restore_is_ended_and_a_new_attempt_into_a_new_database_s
 
     // While several workers of pg_restore, none of them a child of our shell, make indexes.
     world.create_staging();
-    let context = world.context(6, world.restore().await).await;
+    world.sql(Side::New, "postgres", &format!("ALTER DATABASE \"{STAGING}\" SET app.nap = '60'"));
+    let context = world.context(2, world.restore().await).await;
     cut(&world, &context, total, |p| p.phase == Phase::Indexing && p.indexes_done > 1).await;
     mover::tidy(&context).await.unwrap();
     world.assert_tidy().await;
@@ -174,7 +185,7 @@ async fn an_interrupted_restore_is_ended_and_a_new_attempt_into_a_new_database_s
 
     world.create_staging();
     world.sql(Side::New, "postgres", &format!("ALTER ROLE \"{OWNER}\" CONNECTION LIMIT 1"));
-    done(&world, 7, world.restore().await).await;
+    done(&world, 1, world.restore().await).await;
     world.sql(Side::New, "postgres", &format!("ALTER ROLE \"{OWNER}\" CONNECTION LIMIT -1"));
 
     world.create_staging();
