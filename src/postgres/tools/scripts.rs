@@ -8,7 +8,8 @@
 //! **No process of ours may ever be left to process 1.** In a container that is the postmaster as a rule, and a postmaster
 //! that reaps a child which died by a signal takes it for a crashed backend: it ends every session and restarts the server,
 //! which empties unlogged tables. So a shell that is told to end first ends its children and waits for them, only shells are
-//! told to end, and only children of a living shell are ever killed.
+//! told to end, and only children of a living shell are ever killed. Workers of a `pg_restore` are its children, not the shell's: told
+//! to end, it tells them and does not wait, and they end by `exit(1)`, with which a postmaster finds nothing wrong.
 //!
 //! Each keeps its files in one private folder that it removes; whatever is left is found and removed by [`sweep`], by the
 //! session tag in its command line or the UID in its folder's name.
