@@ -23,7 +23,8 @@ pub async fn run(context: &Context, task: &AnalyzeTask) -> Result<Verdict, Mover
     let login = target.admin_login(&task.target.database, &[]);
     let argv = scripts::produce(&nonce, login.tag, uid, &tools::analyze(&login));
     let what = format!("ANALYZE of {:?} in {}", task.target.database, target.target);
-    let (_, running) = stream::start(&target.client, &target.target, &what, &argv, &nonce, false).await?;
+    let (stdin, running) = stream::start(&target.client, &target.target, &what, &argv, &nonce).await?;
+    let running = running.holding(stdin);
     watch::over(context, &target, running.drain(|said| context.counters.said(said))).await?.verdict(Reason::AnalyzeFailed)?;
     let tables = inventory.counts.tables;
     Ok(Verdict {

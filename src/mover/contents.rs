@@ -112,7 +112,7 @@ async fn list_head(context: &Context, target: &PodEnd, mut reader: Reader) -> Re
     let tag = context.operation.session_tag();
     let argv = scripts::keep_and_run(&nonce, &tag, &context.operation.migration.uid, &tools::list());
     let what = format!("pg_restore --list in {}", target.target);
-    let (stdin, mut running) = stream::start(&target.client, &target.target, &what, &argv, &nonce, true).await?;
+    let (stdin, mut running) = stream::start(&target.client, &target.target, &what, &argv, &nonce).await?;
     let mut sent = Sha256::default();
     let feed = async {
         let Some(mut stdin) = stdin else { return Ok(()) };
@@ -183,7 +183,7 @@ async fn keep_once(context: &Context, target: &PodEnd, list: &str) -> Result<Str
     let nonce = stream::nonce()?;
     let argv = scripts::keep(&nonce, &context.operation.session_tag(), &context.operation.migration.uid);
     let what = format!("a list of entries in {}", target.target);
-    let (stdin, mut running) = stream::start(&target.client, &target.target, &what, &argv, &nonce, true).await?;
+    let (stdin, mut running) = stream::start(&target.client, &target.target, &what, &argv, &nonce).await?;
     let input = Bytes::copy_from_slice(list.as_bytes());
     let mut path = Vec::new();
     let drain = async {

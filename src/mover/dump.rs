@@ -173,7 +173,8 @@ async fn pipe(
     let argv = scripts::produce(&nonce, login.tag, &context.operation.migration.uid, &argv);
     let what = format!("pg_dump of {:?} in {}", task.source.database, source.target);
     context.counters.enter(Phase::Working);
-    let (_, mut running) = stream::start(&source.client, &source.target, &what, &argv, &nonce, false).await?;
+    let (stdin, running) = stream::start(&source.client, &source.target, &what, &argv, &nonce).await?;
+    let mut running = running.holding(stdin);
     while let Some(bytes) = running.next(|said| context.counters.said(said)).await? {
         context.counters.at_bucket(writer.write(&bytes)).await?;
         context.counters.bytes(bytes.len());

@@ -274,7 +274,7 @@ impl Tool<'_> {
         let argv = argv(&Login { database, user: &self.task.owner.role, tag: &tag, settings: &[] });
         let argv = scripts::consume(&nonce, &tag, &context.operation.migration.uid, self.password.is_some(), &argv);
         let what = format!("pg_restore into {database:?} in {}", target.target);
-        let (stdin, running) = stream::start(&target.client, &target.target, &what, &argv, &nonce, true).await?;
+        let (stdin, running) = stream::start(&target.client, &target.target, &what, &argv, &nonce).await?;
         let (reader, head) = archive.unzip();
         let mut passing = Passing::new(head);
         let judged = running.judged();

@@ -49,6 +49,8 @@ pub struct Running {
     output: Output,
     lines: Lines,
     judged: CancellationToken,
+    /// Input that stays open until the verdict is there.
+    held: Option<Stdin>,
     exit: Option<i32>,
     what: String,
 }
@@ -71,15 +73,20 @@ pub async fn start(
     what: &str,
     argv: &[String],
     nonce: &str,
-    stdin: bool,
 ) -> Result<(Option<Stdin>, Running), MoverError> {
     let tool = || format!("start of {}", what.split(' ').next().unwrap_or_default());
-    let process =
-        crash::around(tool, exec::start(client, target, argv, stdin)).await.map_err(|e| MoverError::from(e).of(what))?;
+    let process = crash::around(tool, exec::start(client, target, argv, true)).await.map_err(|e| MoverError::from(e).of(what))?;
     let lines = Lines::new(nonce);
     Ok((
         process.stdin,
-        Running { output: process.output, lines, judged: CancellationToken::new(), exit: None, what: what.to_owned() },
+        Running {
+            output: process.output,
+            lines,
+            judged: CancellationToken::new(),
+            held: None,
+            exit: None,
+            what: what.to_owned(),
+        },
     ))
 }
 
@@ -87,6 +94,13 @@ impl Running {
     /// Cancelled when the script has said its verdict and only waits for the end of its input.
     pub fn judged(&self) -> CancellationToken {
         self.judged.clone()
+    }
+
+    /// Holds the input of a script that wants none, until it has said its verdict. The streams of an exec have no order among each
+    /// other: one that ends by itself may be reported as ended, and closed, before the last line of its error output is through.
+    pub fn holding(mut self, stdin: Option<Stdin>) -> Self {
+        self.held = stdin;
+        self
     }
 
     /// The next bytes of standard output; `None` when the process has ended. `on_said` is called for what the tool
@@ -102,6 +116,10 @@ impl Running {
                     self.lines.push(&bytes, &mut on_said);
                     if self.lines.verdict.is_some() {
                         self.judged.cancel();
+                        if let Some(stdin) = self.held.take() {
+                            // It fails when the process has ended already.
+                            let _ = stdin.close().await;
+                        }
                     }
                 }
                 Event::Exit(code) => self.exit = Some(code),

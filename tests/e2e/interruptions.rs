@@ -9,17 +9,31 @@ use pgmigration::api::{Outcome, Phase, PostgresMigrationStatus, StepName, StepSt
 use serde_json::{Value, json};
 
 use crate::support::migration::{Migration, condition, state};
-use crate::support::scene::{Layout, Scene};
+use crate::support::scene::{Layout, OWNER, Scene};
 use crate::support::snapshot::assert_same;
 use crate::support::{OPERATOR, SYSTEM, Side, available, eventually, interrupting};
 
 const SOURCE: &str = include_str!("support/source.sql");
 
-/// The same with 250 MB that no compression makes smaller: long enough under way to be struck there.
+/// The same with 250 MB that no compression makes smaller: long enough under way to be struck there. Before them comes a row whose
+/// check takes as long as [`brake`] says.
 pub fn large() -> String {
-    let ballast = "CREATE TABLE app.ballast (id int4 PRIMARY KEY, payload bytea NOT NULL);
+    let ballast = "CREATE FUNCTION app.takes_long(n int4) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS
+          $$ BEGIN PERFORM pg_catalog.pg_sleep(pg_catalog.current_setting('app.brake', true)::float8); RETURN true; END $$;
+        CREATE TABLE app.a_brake (n int4 CHECK (app.takes_long(n)));
+        INSERT INTO app.a_brake VALUES (1);
+        CREATE TABLE app.ballast (id int4 PRIMARY KEY, payload bytea NOT NULL);
         INSERT INTO app.ballast SELECT i, gen_random_bytes(1000) FROM generate_series(1, 225000) AS i;";
     format!("{SOURCE}\n{ballast}")
+}
+
+/// Seconds within which a restore is struck for certain.
+pub const LONG: u32 = 120;
+
+/// Makes restores of [`large`] that begin from now on stand still among their rows for so many seconds: a fast one would be over
+/// before it is struck.
+pub async fn brake(scene: &Scene, seconds: u32) {
+    scene.target.sql("postgres", &format!("ALTER ROLE {OWNER} SET app.brake = '{seconds}'")).await;
 }
 
 /// Waits until some bytes of `step` have arrived, but not all.
@@ -124,7 +138,9 @@ async fn deleted_in_mid_dump_then_operator_and_mover_struck() {
     let migration = scene.migrate("struck", |_| ()).await;
     let struck = midway(&migration, StepName::Dump).await;
     strike_operator(30).await;
+    brake(&scene, LONG).await;
     let struck_again = midway(&migration, StepName::Restore).await;
+    brake(&scene, 0).await;
     strike_mover(&migration, &struck_again.transfer.unwrap().job, 30).await;
     let status = arrived(&scene, &migration, &content).await;
     // The mover did not need the operator: its successor went on with the same one.
@@ -141,6 +157,7 @@ async fn mover_killed_in_mid_dump_operator_in_mid_restore() {
     let struck = midway(&migration, StepName::Dump).await;
     strike_mover(&migration, &struck.transfer.unwrap().job, 0).await;
     migration.until("a second attempt", |s| (attempts(s, StepName::Dump) == 2).then_some(())).await;
+    brake(&scene, 15).await;
     midway(&migration, StepName::Restore).await;
     strike_operator(0).await;
     let status = arrived(&scene, &migration, &content).await;

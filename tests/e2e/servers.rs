@@ -3,7 +3,7 @@
 use pgmigration::api::{Outcome, StepName};
 use serde_json::json;
 
-use crate::interruptions::{attempts, large, midway};
+use crate::interruptions::{LONG, attempts, brake, large, midway};
 use crate::support::migration::condition;
 use crate::support::scene::{Layout, Scene};
 use crate::support::server::Server;
@@ -43,6 +43,7 @@ async fn tools_and_servers_killed_in_their_midst() {
     let migration = scene.migrate("killed", |_| ()).await;
     midway(&migration, StepName::Dump).await;
     crash(source).await;
+    brake(&scene, LONG).await;
     let first = midway(&migration, StepName::Restore).await.transfer.unwrap().job;
     target.exec(&["sh", "-c", "pkill -9 -x pg_restore"], "").await.unwrap();
     let again = migration.until("the second restore under way", |s| {
@@ -51,6 +52,7 @@ async fn tools_and_servers_killed_in_their_midst() {
     });
     again.await;
     assert_eq!(oid(target, &scene.database).await, name, "a part of the copy was shown");
+    brake(&scene, 0).await;
     crash(target).await;
     assert_eq!(oid(target, &scene.database).await, name, "a part of the copy was shown");
 
@@ -103,6 +105,7 @@ async fn a_full_disk_is_told_and_undone() {
 async fn an_evicted_target_is_another_server() {
     let scene = Scene::new(Layout::OldToNew, "evicted", "onyx", &large()).await;
     let content = scene.source.content(&scene.database).await;
+    brake(&scene, LONG).await;
     let migration = scene.migrate("evicted", |_| ()).await;
     midway(&migration, StepName::Restore).await;
     let (pod, namespace) = (scene.target.pod(), scene.target.namespace.clone());

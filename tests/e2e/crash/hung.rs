@@ -7,7 +7,7 @@ use pgmigration::api::{Outcome, PostgresMigrationStatus, StepName};
 
 use super::paused::in_node_of;
 use super::troubled::{component, healthy};
-use crate::interruptions::{large, midway};
+use crate::interruptions::{LONG, brake, large, midway};
 use crate::migration::moved;
 use crate::support::ledger::Ledger;
 use crate::support::migration::Migration;
@@ -86,9 +86,11 @@ async fn what_hangs_is_named() {
     signal(&scene.source, "STOP").await;
     println!("the source hangs");
     told(&migration, &["attempt 3: the last one ended with", "did not answer"]).await;
+    brake(&scene, LONG).await;
     signal(&scene.source, "CONT").await;
 
     midway(&migration, StepName::Restore).await;
+    brake(&scene, 0).await;
     signal(&scene.target, "STOP").await;
     println!("the target hangs");
     told(&migration, &["attempt 2: the last one ended with", "did not answer"]).await;
