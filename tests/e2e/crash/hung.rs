@@ -26,12 +26,16 @@ async fn signal(server: &Server, signal: &str) {
         Side::New => "new",
     };
     let script = format!(
-        r#"count=0
-           for p in /proc/[0-9]*; do
-             [ "$(cat "$p/comm" 2>/dev/null)" = postgres ] && tr '\0' '\n' <"$p/environ" | grep -qx "HOSTNAME={}-0" || continue
-             kill -{signal} "${{p#/proc/}}" && count=$((count + 1))
+        // Only the first process still shows its environment: the others write their titles over theirs.
+        r#"for p in /proc/[0-9]*; do
+             [ "$(cat "$p/comm" 2>/dev/null)" = postgres ] || continue
+             tr '\0' '\n' <"$p/environ" 2>/dev/null | grep -qx "HOSTNAME={}-0" && first=${{p#/proc/}}
            done
-           echo $count"#,
+           all=$first
+           for p in /proc/[0-9]*; do
+             grep -qs "^PPid:[[:space:]]*$first$" "$p/status" && all="$all ${{p#/proc/}}"
+           done
+           kill -{signal} $all && echo $all | wc -w"#,
         server.name
     );
     let struck = in_node_of(cluster, script).await.unwrap();
