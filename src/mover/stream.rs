@@ -301,6 +301,10 @@ mod tests {
         let lost = "pg_dump: error: server closed the connection unexpectedly\n";
         let lost = format!("{lost}{}", good.replace("n 0 0", "n 1 0"));
         assert_eq!(reason(ended(&lost, 1), 5, &sum()), Err(Reason::DatabaseUnavailable));
+        for words in ["deadlock detected", "too many connections for role \"a\"", "sorry, too many clients already"] {
+            let passing = format!("pg_restore: error: FATAL:  {words}\n{}", good.replace("n 0 0", "n 1 0"));
+            assert_eq!(reason(ended(&passing, 1), 5, &sum()), Err(Reason::DatabaseUnavailable), "{words}");
+        }
         assert_eq!(reason(ended("pgm: the container has no tee\n", 126), 5, &sum()), Err(Reason::ToolMissing));
     }
 
