@@ -194,6 +194,9 @@ pub struct StepStatus {
     /// The last thing worth saying about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Since when that is the last thing: what waits says nothing new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message_since: Option<Time>,
 }
 
 /// Where a step stands.

@@ -3,7 +3,7 @@
 use super::Context;
 use super::ends::PodEnd;
 use super::error::MoverError;
-use super::orphans;
+use super::{orphans, watch};
 use crate::archive::keys;
 use crate::crash;
 use crate::plan::operation::{CompareTask, Phase, Reason, Verdict};
@@ -46,6 +46,15 @@ struct Side {
     read_large_objects: bool,
 }
 
+/// What both sides hold.
+struct Both {
+    /// In the source.
+    there: Contents,
+    /// In the target.
+    here: Contents,
+    definitions: Findings,
+}
+
 /// Runs the task.
 ///
 /// # Errors
@@ -53,10 +62,31 @@ struct Side {
 pub async fn run(context: &Context, task: &CompareTask) -> Result<Verdict, MoverError> {
     let bucket = context.opener.bucket(&task.archive).await?;
     let uid = &context.operation.migration.uid;
-    let (source, target) = tokio::try_join!(context.opener.pod(&task.source), context.opener.pod(&task.target))?;
-    orphans::end(&source, uid).await?;
-    orphans::end(&target, uid).await?;
-    let (mut source, mut target) = tokio::try_join!(open(&source), open(&target))?;
+    let (there, here) = tokio::try_join!(context.opener.pod(&task.source), context.opener.pod(&task.target))?;
+    orphans::end(&there, uid).await?;
+    orphans::end(&here, uid).await?;
+    let read = watch::answers(context, &[&there, &here], read(context, &there, &here)).await?;
+    let (there, here, definitions) = (read.there, read.here, read.definitions);
+    let differences = digest::compare(&there, &here);
+
+    let document_key = keys::document(&task.archive.key, "compare", context.operation.attempt);
+    let named = sentences(&differences, &definitions);
+    let document = CompareDocument {
+        equal: named.is_empty(),
+        differences: &named,
+        structure: &definitions.differences,
+        definitions: definitions.objects,
+        notes: &definitions.notes,
+        source: &there,
+        target: &here,
+    };
+    bucket.write_document(&document_key, &document).await?;
+    Ok(verdict(context, task, &there, &here, named, &definitions, document_key))
+}
+
+/// Reads both sides, at the same time.
+async fn read(context: &Context, source: &PodEnd, target: &PodEnd) -> Result<Both, MoverError> {
+    let (mut source, mut target) = tokio::try_join!(open(source), open(target))?;
     let recipe = agree(&mut source, &mut target).await?;
     let bytes = |side: &Side| side.tables.iter().map(|t| t.bytes).sum::<u64>();
     context.counters.update(|p| {
@@ -74,25 +104,11 @@ pub async fn run(context: &Context, task: &CompareTask) -> Result<Verdict, Mover
         tokio::try_join!(contents(context, &mut source, recipe, method), contents(context, &mut target, recipe, method))?;
     settle_methods(&mut source, &mut target, &mut there, &mut here).await?;
     crash::point(|| "both sides digested".into());
-    let differences = digest::compare(&there, &here);
     context.counters.enter(Phase::Sealing);
     let definitions = structure::compare(source.session.as_mut(), target.session.as_mut()).await?;
     source.session.close().await;
     target.session.close().await;
-
-    let document_key = keys::document(&task.archive.key, "compare", context.operation.attempt);
-    let named = sentences(&differences, &definitions);
-    let document = CompareDocument {
-        equal: named.is_empty(),
-        differences: &named,
-        structure: &definitions.differences,
-        definitions: definitions.objects,
-        notes: &definitions.notes,
-        source: &there,
-        target: &here,
-    };
-    bucket.write_document(&document_key, &document).await?;
-    Ok(verdict(context, task, &there, &here, named, &definitions, document_key))
+    Ok(Both { there, here, definitions })
 }
 
 /// All differences as sentences, each once: a table that is not there is missed by both comparisons.

@@ -147,10 +147,7 @@ async fn transfer(
         Err(error) => {
             writer.abort().await;
             // What still runs in the pod would only be in the way of the next attempt, which looks for it again.
-            let swept = orphans::end(source, &context.operation.migration.uid).await;
-            if let Err(swept) = swept {
-                tracing::warn!(error = %swept, "what the failed dump left is still there");
-            }
+            orphans::end_after_failure(source, &context.operation.migration.uid).await;
             Err(error)
         }
     }

@@ -1,6 +1,7 @@
 //! The two kinds of ends of a transfer, opened: Postgres pods and buckets. Secrets are read here and nowhere else.
 
 use super::error::MoverError;
+use super::progress::Counters;
 use crate::archive::{Bucket, BucketConfig};
 use crate::kubernetes::clients;
 use crate::kubernetes::exec::{self, Completed, Target};
@@ -34,13 +35,14 @@ pub struct Opener {
     client: kube::Client,
     namespace: String,
     tag: String,
+    counters: Counters,
 }
 
 impl Opener {
     /// Uses `client` for this cluster and for Secrets in `namespace`. `tag` marks the sessions that are ended as orphans when
-    /// this mover is lost.
-    pub fn new(client: kube::Client, namespace: &str, tag: &str) -> Self {
-        Self { client, namespace: namespace.to_owned(), tag: tag.to_owned() }
+    /// this mover is lost. What is waited for is told by `counters`.
+    pub fn new(client: kube::Client, namespace: &str, tag: &str, counters: &Counters) -> Self {
+        Self { client, namespace: namespace.to_owned(), tag: tag.to_owned(), counters: counters.clone() }
     }
 
     /// Opens a Postgres pod: reaches its cluster, and sees that it is the pod that was pinned.
@@ -62,13 +64,15 @@ impl Opener {
         let until = Instant::now() + PATIENCE;
         loop {
             let seen = self.look(end).await;
-            let may_change = match &seen {
-                Ok((_, presence)) => matches!(presence, Presence::NotReady(_)),
-                Err(error) => error.reason == Reason::ClusterUnreachable,
+            let waits_for = match &seen {
+                Ok((_, Presence::NotReady(state))) => format!("pod {}/{} is not ready: {state}", end.namespace, end.pod),
+                Err(error) if error.reason == Reason::ClusterUnreachable => error.message.clone(),
+                Ok(_) | Err(_) => return seen,
             };
-            if !may_change || Instant::now() > until {
+            if Instant::now() > until {
                 return seen;
             }
+            self.counters.quiet(waits_for, Some(until - Instant::now()));
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -105,7 +109,7 @@ impl Opener {
         };
         let presence = still_there(&client, &identity).await?;
         let target = Target { namespace: end.namespace.clone(), pod: end.pod.clone(), container: end.container.clone() };
-        Ok((PodEnd { client, target, end: end.clone(), tag: self.tag.clone() }, presence))
+        Ok((PodEnd { client, target, end: end.clone(), tag: self.tag.clone(), counters: self.counters.clone() }, presence))
     }
 
     /// Opens a bucket.
@@ -156,6 +160,7 @@ pub struct PodEnd {
     /// What the document says about it.
     pub end: DatabaseEnd,
     tag: String,
+    counters: Counters,
 }
 
 impl PodEnd {
@@ -172,18 +177,24 @@ impl PodEnd {
     /// # Errors
     /// [`Reason::DatabaseUnavailable`].
     pub async fn session_tagged(&self, database: &str, tag: &str) -> Result<Box<dyn Session>, MoverError> {
-        let carrier = PsqlCarrier::new(self.client.clone(), self.target.clone(), PsqlLogin::new(&self.end.admin_user, tag));
         let until = Instant::now() + PATIENCE;
         loop {
-            match carrier.connect(database, CONNECT).await {
-                Ok(session) => return Ok(session),
-                Err(error) if Instant::now() > until => {
-                    return Err(MoverError::from(error).of(&format!("database {database:?} in {}", self.target)));
-                }
-                Err(error) => tracing::debug!(%error, database, "trying to connect again"),
+            match self.session_now(database, tag, CONNECT).await {
+                Err(error) if Instant::now() < until => self.counters.quiet(error.message, Some(until - Instant::now())),
+                result => return result,
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Opens a session at the first try, within `deadline`.
+    ///
+    /// # Errors
+    /// [`Reason::DatabaseUnavailable`], [`Reason::QueryFailed`].
+    pub async fn session_now(&self, database: &str, tag: &str, deadline: Duration) -> Result<Box<dyn Session>, MoverError> {
+        let carrier = PsqlCarrier::new(self.client.clone(), self.target.clone(), PsqlLogin::new(&self.end.admin_user, tag));
+        let of = |error| MoverError::from(error).of(&format!("database {database:?} in {}", self.target));
+        carrier.connect(database, deadline).await.map_err(of)
     }
 
     /// Opens a session in the end's database and sees that the server is the one that was pinned.

@@ -63,8 +63,8 @@ pub struct Context {
 impl Context {
     /// A context that acts with the identity of `client`.
     pub fn new(operation: Operation, client: kube::Client) -> Self {
-        let opener = Opener::new(client, &operation.migration.namespace, &operation.session_tag());
         let counters = Counters::new(operation.task.kind());
+        let opener = Opener::new(client, &operation.migration.namespace, &operation.session_tag(), &counters);
         Self { operation, counters, opener }
     }
 

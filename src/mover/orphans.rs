@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// How long a sweep of the pod may take.
 const SWEEP: Duration = Duration::from_mins(1);
 
+/// How long an attempt that has failed tidies up.
+const AFTERWARDS: Duration = Duration::from_mins(1);
+
 /// Where sessions of a server can be seen even when the migration's databases are gone.
 const MAINTENANCE: &str = "postgres";
 
@@ -40,6 +43,16 @@ pub async fn end(pod: &PodEnd, uid: &str) -> Result<(), MoverError> {
         sweep(pod, uid).await
     })
     .await
+}
+
+/// Does the same for an attempt that has failed, as far as a minute allows: the next one looks for all of it again, and a server
+/// that answers nothing must not keep the failure from being told.
+pub async fn end_after_failure(pod: &PodEnd, uid: &str) {
+    match tokio::time::timeout(AFTERWARDS, end(pod, uid)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "what the failed attempt left is still there"),
+        Err(_) => tracing::warn!(seconds = AFTERWARDS.as_secs(), "what the failed attempt left may still be there"),
+    }
 }
 
 async fn sessions(pod: &PodEnd, uid: &str) -> Result<(), MoverError> {

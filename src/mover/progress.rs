@@ -1,8 +1,10 @@
 //! What is done so far, printed as one JSON line a second; and whether anything moves, for [`super::watch`].
 
 use crate::crash;
-use crate::plan::operation::{Phase, Progress, TaskKind};
+use crate::plan::operation::{Phase, Progress, Quiet, TaskKind};
 use crate::postgres::tools::Said;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,14 +35,19 @@ impl Counters {
             indexes_done: 0,
             indexes_total: None,
             rows_done: None,
+            quiet: None,
         };
         Self { progress: Arc::new(Mutex::new(progress)), moves: Arc::default(), at_bucket: Arc::default() }
     }
 
     /// Changes the counters.
     pub fn update(&self, change: impl FnOnce(&mut Progress)) {
-        change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
+        self.change(change);
         self.moved();
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Counts what a tool says that it has begun.
@@ -58,6 +65,18 @@ impl Counters {
     /// Something moved that is not counted otherwise.
     pub fn moved(&self) {
         self.moves.fetch_add(1, Ordering::Relaxed);
+        self.change(|p| p.quiet = None);
+    }
+
+    /// Says why nothing moves, until something does. It is given up after `left`; `None`: never, because somebody is at work.
+    pub fn quiet(&self, found: impl Into<String>, left: Option<Duration>) {
+        let until = left.and_then(|left| Timestamp::now().checked_add(left).ok()).map(Time);
+        let found = found.into();
+        self.change(|p| match &p.quiet {
+            // The same moment, computed again, is another one by some milliseconds.
+            Some(known) if known.found == found && known.until.is_some() == until.is_some() => {}
+            Some(_) | None => p.quiet = Some(Quiet { found, until }),
+        });
     }
 
     /// Grows with everything that moves.

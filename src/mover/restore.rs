@@ -135,11 +135,7 @@ async fn restore(
     let restored = watch::over(context, target, tool.restore(manifest, reader, &parts, &found.head, jobs)).await;
     match &restored {
         Ok(()) => orphans::sweep(target, uid).await?,
-        Err(_) => {
-            if let Err(error) = orphans::end(target, uid).await {
-                tracing::warn!(%error, "what the failed restore left is still there");
-            }
-        }
+        Err(_) => orphans::end_after_failure(target, uid).await,
     }
     restored?;
     if !lent.is_empty() {

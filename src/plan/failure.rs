@@ -128,6 +128,7 @@ mod tests {
             failing_since: Some(Time(at(since))),
             not_before: None,
             message: None,
+            message_since: None,
         }
     }
 

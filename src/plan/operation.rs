@@ -10,6 +10,7 @@ mod verdict;
 
 pub use verdict::{ExitStatus, FailureClass, Outcome, Reason, VERDICT_LIMIT, Verdict};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
 /// The only version of the document this program reads and writes. A document of another version is refused.
@@ -303,6 +304,44 @@ pub struct Progress {
     /// Rows finished, where they are counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_done: Option<u64>,
+    /// Why nothing moves. Absent = it does, or nobody has looked yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quiet: Option<Quiet>,
+}
+
+/// Why nothing moves in a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quiet {
+    /// What was found when it was looked for, in words.
+    pub found: String,
+    /// When the attempt is given up if that does not change. Absent = never, because somebody is at work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
+}
+
+impl Progress {
+    /// How far it is, and why it does not go on when it does not, for people.
+    pub fn words(&self) -> String {
+        let bytes = |n: u64| super::summary::bytes(i64::try_from(n).unwrap_or(i64::MAX));
+        let far = match (self.phase, self.bytes_total) {
+            (Phase::Indexing, _) => format!(
+                "all rows are restored; index or constraint {} of {}",
+                self.indexes_done,
+                self.indexes_total.unwrap_or(self.indexes_done)
+            ),
+            (_, Some(total)) => format!("{} of about {}", bytes(self.bytes_done), bytes(total)),
+            (_, None) => bytes(self.bytes_done),
+        };
+        match &self.quiet {
+            None => far,
+            Some(Quiet { found, until: None }) => format!("{far}; {found}"),
+            Some(Quiet { found, until: Some(until) }) => {
+                let until = super::summary::second(until.0);
+                format!("{far}; {found}; unless that changes, this attempt is given up at {until}")
+            }
+        }
+    }
 }
 
 /// A part of a task, as shown in progress lines.

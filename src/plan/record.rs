@@ -68,10 +68,19 @@ fn entry(status: &mut PostgresMigrationStatus, step: StepName) -> &mut StepStatu
             failing_since: None,
             not_before: None,
             message: None,
+            message_since: None,
         });
         status.steps.len() - 1
     });
     &mut status.steps[at]
+}
+
+/// Notes what there is to say about a step, and since when it is that.
+fn say(e: &mut StepStatus, message: &str, now: Timestamp) {
+    let message = Some(bounded(message));
+    if e.message != message || e.message_since.is_none() {
+        (e.message, e.message_since) = (message, Some(Time(now)));
+    }
 }
 
 /// The intent: `step` stands in the status before it does anything. True when it did not stand there before.
@@ -106,7 +115,7 @@ pub fn advanced(
         Advance::Done => {
             e.failures = 0;
             e.failing_since = None;
-            e.message = None;
+            (e.message, e.message_since) = (None, None);
             e.state = StepState::Done;
             e.end_time = Some(Time(now));
             e.duration_seconds = e.start_time.as_ref().map(|t| now.as_second() - t.0.as_second());
@@ -123,7 +132,7 @@ pub fn advanced(
         Advance::Wait { message, .. } => {
             e.failures = 0;
             e.failing_since = None;
-            e.message = Some(bounded(&message));
+            say(e, &message, now);
             None
         }
         Advance::NextAttempt(failure) => {
@@ -133,7 +142,7 @@ pub fn advanced(
             }
             e.attempt += 1;
             e.not_before = after(now, failure::pause(e.attempt));
-            e.message = Some(bounded(&format!("attempt {}: the last one ended with {failure}", e.attempt)));
+            say(e, &format!("attempt {}: the last one ended with {failure}", e.attempt), now);
             None
         }
     }
@@ -144,7 +153,7 @@ pub fn failed(status: &mut PostgresMigrationStatus, mode: Mode, step: StepName, 
     let e = entry(status, step);
     e.failures += 1;
     e.failing_since.get_or_insert(Time(now));
-    e.message = Some(bounded(&failure.to_string()));
+    say(e, &failure.to_string(), now);
     let e = e.clone();
     let remedy = failure::remedy(status, step, &e, failure, now);
     match remedy {
@@ -182,7 +191,7 @@ pub fn unhold(status: &mut PostgresMigrationStatus, spec: &PostgresMigrationSpec
         e.failures = 0;
         e.failing_since = None;
         e.not_before = None;
-        e.message = None;
+        (e.message, e.message_since) = (None, None);
         e.start_time = Some(Time(now));
     }
     status.observed_retry = spec.retry.unwrap_or(0);
@@ -222,17 +231,17 @@ pub fn undo_advanced(status: &mut PostgresMigrationStatus, step: StepName, advan
     match advance {
         Advance::Done => {
             e.state = StepState::Undone;
-            e.message = None;
+            (e.message, e.message_since) = (None, None);
         }
         Advance::Again => e.state = StepState::Undoing,
         Advance::NextAttempt(failure) => {
             e.state = StepState::Undoing;
             e.not_before = after(now, failure::pause(attempt));
-            e.message = Some(bounded(&format!("attempt {attempt}: the last one ended with {failure}")));
+            say(e, &format!("attempt {attempt}: the last one ended with {failure}"), now);
         }
         Advance::Wait { message, .. } => {
             e.state = StepState::Undoing;
-            e.message = Some(bounded(message));
+            say(e, message, now);
         }
     }
     status.step = Some(step);
@@ -244,7 +253,7 @@ pub fn undo_failed(status: &mut PostgresMigrationStatus, step: StepName, failure
     e.state = StepState::Undoing;
     e.failures += 1;
     e.failing_since.get_or_insert(Time(now));
-    e.message = Some(bounded(&failure.to_string()));
+    say(e, &failure.to_string(), now);
     let seconds = failure::backoff(e.failures);
     e.not_before = after(now, seconds);
     status.step = Some(step);

@@ -40,7 +40,7 @@ pub fn summarize(
     };
     let rest = rest.or(coming);
     status.phase = Some(phase(spec, status, rest));
-    status.message = Some(bounded(&message(spec, status, rest)));
+    status.message = Some(bounded(&message(spec, status, rest, now)));
     status.progress = progress(status);
     status.size = size(status);
     status.observed_generation = Some(generation);
@@ -99,9 +99,9 @@ fn phase(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest: O
     }
 }
 
-fn message(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest: Option<Rest>) -> String {
+fn message(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest: Option<Rest>, now: Timestamp) -> String {
     if let Some(undo) = &status.undo {
-        return if undo.complete { undone(spec, status, undo) } else { undoing(status, undo) };
+        return if undo.complete { undone(spec, status, undo) } else { undoing(status, undo, now) };
     }
     if rest == Some(Rest::Unacknowledged) {
         return going_back::unacknowledged(spec, status);
@@ -127,7 +127,7 @@ fn message(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest:
         Some(Rest::Blocked) => refused(spec, status),
         Some(Rest::Suspended) => "Suspended: set spec.suspend to false to go on.".into(),
         Some(Rest::Held | Rest::Unacknowledged | Rest::Ended) | None => {
-            current(status).map_or_else(|| "Not looked at yet.".into(), |(_, m)| m)
+            current(status, now).unwrap_or_else(|| "Not looked at yet.".into())
         }
     }
 }
@@ -152,8 +152,8 @@ fn undone(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, undo: 
     }
 }
 
-fn undoing(status: &PostgresMigrationStatus, undo: &Undo) -> String {
-    let doing = current(status).map_or_else(String::new, |(_, m)| m);
+fn undoing(status: &PostgresMigrationStatus, undo: &Undo, now: Timestamp) -> String {
+    let doing = current(status, now).unwrap_or_default();
     // What stands in the way of the undo is what a person must act on: it comes first when both are long.
     let doing = if struggling(status) {
         fitted(
@@ -256,15 +256,28 @@ fn refused(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> St
     }
 }
 
-/// The step at work and what it does.
-fn current(status: &PostgresMigrationStatus) -> Option<(StepName, String)> {
+/// Seconds that a step may have nothing new to say before it is said since when.
+const UNCHANGED: i64 = 60;
+
+/// A moment for people: to the second, as Kubernetes writes it.
+pub fn second(moment: Timestamp) -> String {
+    Timestamp::from_second(moment.as_second()).unwrap_or(moment).to_string()
+}
+
+/// The step at work, what it does, and since when it has nothing new to say.
+fn current(status: &PostgresMigrationStatus, now: Timestamp) -> Option<String> {
     let e = status.steps.iter().find(|s| Some(s.name) == status.step)?;
     let doing = leg_of(e.name).doing;
     let head = match e.state {
         StepState::Running | StepState::Done => format!("Step {} of {}: {doing}", number(e.name), ITINERARY.len()),
         StepState::Undoing | StepState::Undone => format!("Undoing step {}: {doing}", number(e.name)),
     };
-    Some((e.name, e.message.as_ref().map_or_else(|| head.clone(), |m| format!("{head}: {m}"))))
+    let Some(message) = &e.message else { return Some(head) };
+    let since = e.message_since.as_ref().filter(|since| now.as_second() - since.0.as_second() >= UNCHANGED);
+    let since = since.map_or_else(String::new, |since| format!(" (since {})", second(since.0)));
+    let room = LIMIT.saturating_sub(head.chars().count() + since.chars().count() + 2);
+    let message: String = message.chars().take(room).collect();
+    Some(format!("{head}: {message}{since}"))
 }
 
 fn progress(status: &PostgresMigrationStatus) -> Option<String> {
@@ -413,151 +426,4 @@ fn step_evidence(kind: &str, status: &PostgresMigrationStatus) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::{Fence, FenceKind, Hold, Side, WorkloadKind};
-    use crate::plan::checks::fixtures::spec;
-    use crate::plan::{Failure, record};
-
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
-    }
-
-    /// A run that failed at the comparison with this message, and is undone.
-    fn failed_at_compare(message: &str) -> PostgresMigrationStatus {
-        let mut status = PostgresMigrationStatus { run: 1, start_time: Some(Time(at(1))), ..Default::default() };
-        status.quiesced = vec![crate::api::Quiesced {
-            side: Side::Source,
-            kind: WorkloadKind::Deployment,
-            namespace: "old".into(),
-            name: "api".into(),
-            uid: "u".into(),
-            replicas: Some(2),
-            suspended: None,
-            requested: true,
-            stopped: true,
-            restored: true,
-        }];
-        for leg in ITINERARY.iter().take(number(StepName::Compare)) {
-            record::begin(&mut status, leg.step, at(2));
-        }
-        let failure = Failure::terminal(reasons::NOT_EQUAL, message);
-        record::failed(&mut status, Mode::Migrate, StepName::Compare, &failure, at(3));
-        for leg in ITINERARY.iter().take(number(StepName::Compare)).filter(|leg| leg.has_effects) {
-            record::undo_advanced(&mut status, leg.step, &record::Advance::Done, at(4));
-        }
-        record::end_undo(&mut status);
-        record::end(&mut status, Outcome::Failed, at(4));
-        summarize(&spec(), &mut status, 1, None, at(5));
-        status
-    }
-
-    #[test]
-    fn after_an_undo_it_is_said_what_failed_why_what_was_put_back_and_what_to_do() {
-        let message = failed_at_compare("table public.a: row counts 1 and 2").message.unwrap();
-        assert_eq!(
-            message,
-            format!(
-                "Step 8 (Compare) failed (NotEqual): table public.a: row counts 1 and 2. Everything that had been done is \
-                 undone: no copy is left on the target, no dump is left in the bucket, the source database is open, \
-                 1 workload is as it was. {} Then raise spec.retry.",
-                advice::next(reasons::NOT_EQUAL)
-            )
-        );
-        let long = failed_at_compare(&"x".repeat(9000)).message.unwrap();
-        assert_eq!(long.chars().count(), LIMIT);
-        assert!(long.ends_with("Then raise spec.retry.") && long.contains("the source database is open"), "{long}");
-    }
-
-    #[test]
-    fn an_undo_that_keeps_failing_names_what_is_left_to_put_back() {
-        let mut status = failed_at_compare("x");
-        status.outcome = None;
-        status.undo.as_mut().unwrap().complete = false;
-        status.quiesced = (0..6)
-            .map(|n| crate::api::Quiesced { name: format!("api-{n}"), restored: false, ..status.quiesced[0].clone() })
-            .collect();
-        status.fence = Some(Fence { method: FenceKind::Swap, originals: String::new(), closed: true, witness: None });
-        status.archive = Some(crate::api::ArchiveStatus { bucket: "b".into(), key: "k.dump".into(), ..Default::default() });
-        for name in [StepName::Fence, StepName::Quiesce, StepName::Dump] {
-            status.steps.iter_mut().find(|s| s.name == name).unwrap().state = StepState::Undoing;
-        }
-        status.step = Some(StepName::Dump);
-        let at_dump = status.steps.iter().position(|s| s.name == StepName::Dump).unwrap();
-        status.steps[at_dump].message = Some(format!("SecretNotFound: Secret new/bucket is not there {}", "y".repeat(2000)));
-        status.steps[at_dump].failures = 3;
-        summarize(&spec(), &mut status, 1, None, at(6));
-        assert!(!status.message.as_ref().unwrap().contains("Not put back yet"), "{status:?}");
-        status.steps[at_dump].failures = 6;
-        summarize(&spec(), &mut status, 1, None, at(6));
-        let message = status.message.clone().unwrap();
-        let left = "Not put back yet: dump b/k.dump, fence of the source database, source Deployment old/api-0, \
-            source Deployment old/api-1, source Deployment old/api-2, source Deployment old/api-3, \
-            source Deployment old/api-4, source Deployment old/api-5.";
-        assert!(message.ends_with(left) && message.contains("Secret new/bucket is not there"), "{message}");
-        assert!(message.chars().count() <= LIMIT);
-        // The longest names that Kubernetes has do not push out the cause.
-        for q in &mut status.quiesced {
-            (q.namespace, q.name, q.side) = ("n".repeat(63), "a".repeat(200), Side::Target);
-        }
-        summarize(&spec(), &mut status, 1, None, at(6));
-        let message = status.message.unwrap();
-        let (namespace, name) = ("n".repeat(63), "a".repeat(200));
-        let left = format!("database, target Deployment {namespace}/{name} and 5 more, see the status.");
-        assert!(message.ends_with(&left) && message.contains("Secret new/bucket is not there"), "{message}");
-        assert!(message.chars().count() <= LIMIT);
-    }
-
-    #[test]
-    fn what_was_left_to_somebody_else_is_pointed_at() {
-        let mut status = failed_at_compare("x");
-        let message = "Deployment old/api was left as it is".to_owned();
-        status.warnings =
-            vec![crate::api::Finding { reason: reasons::CHANGED_BY_OTHERS.into(), path: "spec.source.writers".into(), message }];
-        summarize(&spec(), &mut status, 1, None, at(6));
-        assert!(status.message.unwrap().contains("see status.warnings"));
-    }
-
-    #[test]
-    fn a_copy_that_is_kept_is_named_whatever_the_undo_was_for() {
-        let mut status = failed_at_compare("x");
-        status.saved = Some(crate::api::Saved { kept_as: Some("shop_k1".into()), ..Default::default() });
-        for cause in [UndoCause::Failure, UndoCause::Cancel, UndoCause::Deletion, UndoCause::Rollback] {
-            status.undo.as_mut().unwrap().cause = cause;
-            let said = undone(&spec(), &status, status.undo.as_ref().unwrap());
-            assert!(said.contains("kept on the target's server as database shop_k1"), "{cause:?}: {said}");
-        }
-    }
-
-    #[test]
-    fn deletion_is_offered_only_while_it_undoes_everything() {
-        let mut status = PostgresMigrationStatus { run: 1, start_time: Some(Time(at(1))), ..Default::default() };
-        let hold = Hold { step: StepName::Resume, reason: reasons::NOT_AVAILABLE.into(), message: "x".repeat(2000) };
-        status.hold = Some(hold);
-        let mut said = |resumed| {
-            status.resumed = resumed;
-            summarize(&spec(), &mut status, 1, None, at(2));
-            status.message.clone().unwrap()
-        };
-        assert!(said(false).ends_with("or delete the object, to undo everything: the application was not started yet."));
-        let after = said(true);
-        assert!(!after.contains("delete") && after.contains("Raise spec.retry to run this step again."), "{after}");
-    }
-
-    #[test]
-    fn a_refusal_says_how_the_next_look_comes_about() {
-        let mut status = PostgresMigrationStatus { run: 1, ..Default::default() };
-        record::begin(&mut status, StepName::Pin, at(1));
-        let failure = Failure::needs_human(reasons::DATABASE_NOT_FOUND, "spec.databases[0].name: there is none");
-        for (mode, words) in [(Mode::Plan, "looked at again each minute"), (Mode::Migrate, "raise spec.retry")] {
-            let mut status = status.clone();
-            let spec = PostgresMigrationSpec { mode, ..spec() };
-            record::failed(&mut status, mode, StepName::Pin, &failure, at(2));
-            summarize(&spec, &mut status, 1, None, at(3));
-            let message = status.message.unwrap();
-            let begins =
-                "spec.databases[0].name (DatabaseNotFound): there is none. Correct the name of the database. Nothing was";
-            assert!(message.starts_with(begins) && message.contains(words), "{message}");
-        }
-    }
-}
+mod tests;

@@ -258,17 +258,12 @@ fn progress(cx: &mut Context<'_>, log: &str) -> String {
         // How long an index takes is written nowhere.
         t.seconds_left = None;
         (t.items_done, t.items_total) = (int(p.indexes_done), p.indexes_total.map(int));
-        let total = t.items_total.unwrap_or(t.items_done);
-        return format!("all rows are restored; index or constraint {} of {total}", t.items_done);
+    } else {
+        // What an undo moves began long after its step did.
+        let foreseeable = cx.status.undo.is_none() && p.quiet.is_none();
+        t.seconds_left = t.percent.filter(|p| foreseeable && *p >= 5).map(|p| passed * (100 - p) / p);
     }
-    // What an undo moves began long after its step did.
-    let forward = cx.status.undo.is_none();
-    t.seconds_left = t.percent.filter(|p| forward && *p >= 5).map(|p| passed * (100 - p) / p);
-    let moved = crate::plan::summary::bytes(t.bytes_done);
-    match t.bytes_total {
-        Some(total) => format!("{moved} of about {}", crate::plan::summary::bytes(total)),
-        None => moved,
-    }
+    p.words()
 }
 
 /// Ends the movers of this object: their Jobs are deleted, and the call is repeated until no pod of them is left.

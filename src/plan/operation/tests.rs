@@ -70,3 +70,33 @@ fn a_verdict_is_taken_from_the_end_of_the_output_of_its_own_operation_only() {
         assert_eq!(read(&output), None, "{what}");
     }
 }
+
+#[test]
+fn what_does_not_move_says_why_and_when_it_is_given_up() {
+    let mut progress = Progress {
+        operation: TaskKind::Restore,
+        phase: Phase::Working,
+        bytes_done: 38 << 20,
+        bytes_total: Some(268 << 20),
+        tables_done: 0,
+        tables_total: None,
+        indexes_done: 0,
+        indexes_total: Some(40),
+        rows_done: None,
+        quiet: None,
+    };
+    assert_eq!(progress.words(), "38.0 MiB of about 268.0 MiB");
+    progress.quiet = Some(Quiet { found: "the server is at work".into(), until: None });
+    assert_eq!(progress.words(), "38.0 MiB of about 268.0 MiB; the server is at work");
+    let until = Some(Time("2026-11-29T20:08:51.75Z".parse().unwrap()));
+    progress.quiet = Some(Quiet { found: "db/pg-0[postgres] does not answer".into(), until });
+    let line = serde_json::to_string(&progress).unwrap();
+    let read: Progress = serde_json::from_str(&line).unwrap();
+    assert_eq!(
+        read.words(),
+        "38.0 MiB of about 268.0 MiB; db/pg-0[postgres] does not answer; unless that changes, this attempt is given up at \
+         2026-11-29T20:08:51Z"
+    );
+    progress = Progress { phase: Phase::Indexing, indexes_done: 12, quiet: None, ..progress };
+    assert_eq!(progress.words(), "all rows are restored; index or constraint 12 of 40");
+}

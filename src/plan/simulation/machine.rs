@@ -469,6 +469,7 @@ fn timeless(status: &mut PostgresMigrationStatus) {
         moment(&mut step.start_time);
         moment(&mut step.end_time);
         moment(&mut step.failing_since);
+        step.message_since = None;
         step.not_before = None;
         step.message = None;
         step.duration_seconds = step.duration_seconds.map(|_| 0);

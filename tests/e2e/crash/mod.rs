@@ -3,6 +3,7 @@
 //!
 //! Stages of their own (`tests/run crash`, `tests/run trouble`), because all objects of an operator are struck when it ends.
 
+mod campaign;
 mod deleted;
 mod hung;
 mod log;
@@ -11,6 +12,7 @@ mod process;
 mod stage;
 mod sweep;
 mod troubled;
+mod wishes;
 
 use pgmigration::api::StepName;
 use tokio::sync::OnceCell;

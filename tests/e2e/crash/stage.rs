@@ -30,9 +30,23 @@ pub enum Way {
     Cancelled,
     /// Deleted where the most has been done that can be undone: published, led over, held by a schema job that failed.
     Deleted,
-    /// Rolled back after its end, when the application has written to the new database. The last that is played on a stage: what was
-    /// written there is in no database any more.
+    /// Rolled back after its end, when the application has written to the new database.
     RolledBack,
+}
+
+/// What is asked of a migration in the midst of a step, or taken away from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To stop for a while.
+    Suspend,
+    /// To be called off.
+    Cancel,
+    /// To be rolled back, whatever was written.
+    Rollback,
+    /// To be gone.
+    Delete,
+    /// To do without this object (kind and name) of its namespace, until it is seen to miss it.
+    Lose(&'static str, &'static str),
 }
 
 /// What one case showed.
@@ -56,6 +70,10 @@ pub struct Stage {
     databases: Vec<String>,
     oids: [String; 2],
     played: usize,
+}
+
+fn reason<'a>(status: &'a PostgresMigrationStatus, kind: &str) -> &'a str {
+    status.conditions.iter().find(|c| c.type_ == kind).map_or("", |c| c.reason.as_str())
 }
 
 async fn oid(server: &Server, database: &str) -> String {
@@ -133,9 +151,113 @@ impl Stage {
         println!("{way:?}: the operator ended at {} boundaries, movers made it begin {:?} again", ended.len(), seen.repeated);
         seen.ended = ended;
         if way == Way::Forward {
-            self.reset(&migration, &uid).await;
+            migration.delete().await;
+            self.reset(&uid).await;
         }
         seen
+    }
+
+    /// Plays a whole migration of which something is asked when `step` has begun, and judges what it leaves. Returns
+    /// how it ended, in words.
+    pub async fn ask(&mut self, wish: Wish, step: StepName) -> String {
+        self.played += 1;
+        let migration = self.begin(&format!("asked-{}", self.played), Way::Forward, "").await;
+        let uid = migration.api.get(&migration.name).await.unwrap().uid().unwrap();
+        migration.begun(step).await;
+        match wish {
+            Wish::Suspend => {
+                migration.change(json!({"suspend": true})).await;
+                let rests =
+                    |s: &PostgresMigrationStatus| (s.outcome.is_some() || reason(s, "Ready") == "Suspended").then_some(());
+                migration.after_its_end("rest", rests).await;
+                migration.change(json!({"suspend": false})).await;
+            }
+            Wish::Cancel => migration.change(json!({"cancel": true})).await,
+            Wish::Rollback => migration.change(json!({"rollback": {"acknowledge": ["TargetWrites"]}})).await,
+            Wish::Delete => {
+                migration.delete().await;
+                return self.after_deletion(&uid, step).await;
+            }
+            Wish::Lose(kind, name) => self.lose(&migration, kind, name).await,
+        }
+        let over = |s: &PostgresMigrationStatus| match wish {
+            Wish::Rollback => (s.outcome == Some(Outcome::Cancelled)).then(|| s.clone()),
+            _ => s.outcome.map(|_| s.clone()),
+        };
+        let status = migration.after_its_end("the end", over).await;
+        let outcome = status.outcome.unwrap();
+        let allowed: &[Outcome] = match wish {
+            Wish::Suspend => &[Outcome::Succeeded],
+            Wish::Rollback => &[Outcome::Cancelled],
+            // What begins within a second may be over before the wish has arrived.
+            Wish::Cancel if step <= StepName::Restore => &[Outcome::Cancelled],
+            Wish::Cancel => &[Outcome::Cancelled, Outcome::Succeeded],
+            Wish::Delete => &[],
+            Wish::Lose(..) => &[Outcome::Succeeded, Outcome::Failed],
+        };
+        assert!(allowed.contains(&outcome), "it ended with {outcome:?}: {}", status.message.unwrap_or_default());
+        if outcome == Outcome::Succeeded {
+            self.arrived(&migration, &status).await;
+            migration.delete().await;
+            self.reset(&uid).await;
+        } else {
+            let changed = status.start_time.is_some();
+            assert!(!changed || condition(&status, "RolledBack") == "True", "{:?}", status.conditions);
+            migration.delete().await;
+            let mut there = vec![DATABASE.to_owned()];
+            if status.saved.as_ref().is_some_and(|saved| saved.verified && saved.kept_as.is_none()) {
+                self.restore_what_was_saved(&status).await;
+            }
+            there.extend(self.new_on(&self.scene.target).await);
+            self.as_before(&there.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        }
+        format!("{outcome:?}")
+    }
+
+    /// Takes an object away, gives it back when the migration is seen to miss it, and helps it on where it waits for a person.
+    async fn lose(&self, migration: &Migration, kind: &str, name: &str) {
+        Side::New.kubectl_aside(&["-n", &self.scene.home, "delete", kind, name], "").await.unwrap();
+        let misses = |s: &PostgresMigrationStatus| {
+            let failing = s.steps.iter().any(|s| s.failures > 2) || s.steps.last().is_some_and(|s| s.attempt > 1);
+            (s.outcome.is_some() || s.phase == Some(Phase::RequiresApproval) || failing).then_some(())
+        };
+        migration.after_its_end("what it misses", misses).await;
+        self.scene.grant();
+        let mut retries = 0;
+        loop {
+            let stands = |s: &PostgresMigrationStatus| match (s.outcome, s.phase) {
+                (Some(_), _) => Some(true),
+                (None, Some(Phase::RequiresApproval)) => Some(false),
+                (None, _) => None,
+            };
+            if migration.after_its_end("the end or a hold", stands).await {
+                return;
+            }
+            retries += 1;
+            assert!(retries < 5, "it is held again and again");
+            migration.change(json!({"retry": retries})).await;
+            let goes_on = |s: &PostgresMigrationStatus| (s.observed_retry >= retries).then_some(());
+            migration.after_its_end("the next attempt", goes_on).await;
+        }
+    }
+
+    /// The object is gone: either everything is as it was, or the application works on the new database and nowhere else.
+    async fn after_deletion(&self, uid: &str, step: StepName) -> String {
+        let (source, target) = (&self.scene.source, &self.scene.target);
+        if source.try_sql(DATABASE, "SELECT 1").await.is_ok() {
+            let mut there = vec![DATABASE.to_owned()];
+            there.extend(self.new_on(target).await);
+            self.as_before(&there.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            return "all as it was".into();
+        }
+        assert!(step > StepName::Restore, "the source stays fenced");
+        self.scene.writes(target).await;
+        self.ledgers[0].assert_kept(target, &[DATABASE]).await;
+        let aside = self.added(target).await;
+        self.ledgers[1].assert_kept(target, &[DATABASE, &aside]).await;
+        assert_same(&self.content, &target.content(DATABASE).await);
+        self.reset(uid).await;
+        "the application runs on the new database".into()
     }
 
     async fn begin(&self, name: &str, way: Way, at: &str) -> Migration {
@@ -176,9 +298,14 @@ impl Stage {
 
     /// The one database of a server that was not there in the beginning.
     async fn added(&self, server: &Server) -> String {
-        let added: Vec<String> = server.databases().await.into_iter().filter(|name| !self.databases.contains(name)).collect();
+        let added = self.new_on(server).await;
         let [one] = added.as_slice() else { panic!("new databases on {}: {added:?}", server.name) };
         one.clone()
+    }
+
+    /// All databases of a server that were not there in the beginning.
+    async fn new_on(&self, server: &Server) -> Vec<String> {
+        server.databases().await.into_iter().filter(|name| !self.databases.contains(name)).collect()
     }
 
     /// Makes a database [`BY_HAND`] of what a rollback has saved, and empties the bucket.
@@ -204,6 +331,7 @@ impl Stage {
         for kept in on_target.iter().filter(|name| **name != DATABASE) {
             target.sql("postgres", &format!("DROP DATABASE \"{kept}\"")).await;
         }
+        self.ledgers[1].settle(target, DATABASE).await;
         assert_same(&self.snapshot, &self.scene.snapshot().await);
         assert_eq!([oid(source, DATABASE).await, oid(target, DATABASE).await], self.oids, "other databases of the same names");
         assert_same(&self.content, &source.content(DATABASE).await);
@@ -237,9 +365,8 @@ impl Stage {
     }
 
     /// Puts back what a success has changed, by hand as it were.
-    async fn reset(&self, migration: &Migration, uid: &str) {
+    async fn reset(&self, uid: &str) {
         let (source, target) = (&self.scene.source, &self.scene.target);
-        migration.delete().await;
         for (server, kept) in [(source, self.added(source).await), (target, self.added(target).await)] {
             let script = format!(
                 "ALTER DATABASE \"{DATABASE}\" IS_TEMPLATE false;
@@ -268,6 +395,7 @@ impl Stage {
         for object in bucket.list(&format!("tests/{}/", self.scene.home)).await.unwrap() {
             bucket.delete(&object.key).await.unwrap();
         }
+        self.ledgers[1].settle(target, DATABASE).await;
         self.alive().await;
         assert_same(&self.snapshot, &self.scene.snapshot().await);
     }
