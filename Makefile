@@ -1,6 +1,6 @@
 # `make` alone tells what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench lint generate image down
+.PHONY: help demo test chaos mutants bench lint generate image down
 SHELL := /bin/bash
 
 help: ## this list
@@ -15,6 +15,9 @@ test: ## all tests, in both clusters and outside them; tests/run STAGE... runs s
 
 chaos: ## ends operator and movers at every boundary, cuts streams at any byte, damages archives, for hours; goes on where it was; ROUNDS=1 SEED=1 LANES=2
 	@tests/chaos
+
+mutants: ## changes what decides, compares and fences in small ways, and counts what no test notices, for hours; goes on where it was; SAMPLE=200 PART=0
+	@tests/mutants
 
 bench: ## times a migration beside the runbook's own commands and writes docs/performance.md; MEGABYTES="240 1250" ROUNDS=1
 	@tests/bench/bench

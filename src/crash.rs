@@ -135,7 +135,7 @@ pub fn changed(before: &impl Serialize, after: &impl Serialize) -> String {
     if paths.is_empty() { "words".into() } else { paths.into_iter().take(3).collect::<Vec<_>>().join(" ") }
 }
 
-const PASSING: [&str; 18] = [
+const PASSING: [&str; 19] = [
     "bytesDone",
     "bytesTotal",
     "completionTime",
@@ -146,6 +146,7 @@ const PASSING: [&str; 18] = [
     "itemsDone",
     "itemsTotal",
     "message",
+    "messageSince",
     "notBefore",
     "observedGeneration",
     "percent",

@@ -80,7 +80,7 @@ pub async fn run(context: &Context, task: &CompareTask) -> Result<Verdict, Mover
         source: &there,
         target: &here,
     };
-    bucket.write_document(&document_key, &document).await?;
+    context.counters.at_bucket(bucket.write_document(&document_key, &document)).await?;
     Ok(verdict(context, task, &there, &here, named, &definitions, document_key))
 }
 

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// How long the sample that decides the compression may take.
 const SAMPLE: Duration = Duration::from_mins(2);
 
+/// How long a failed dump may take to abort its upload.
+const ABORT: Duration = Duration::from_mins(1);
+
 /// Maintenance database that the sample is taken of.
 const SAMPLE_DATABASE: &str = "template1";
 
@@ -73,7 +76,7 @@ pub async fn run(context: &Context, task: &DumpTask) -> Result<Verdict, MoverErr
         database_bytes: task.estimated_bytes,
         extensions: extensions.into_iter().map(described).collect(),
     };
-    bucket.write_document(&keys::manifest(&task.archive.key), &manifest).await?;
+    context.counters.at_bucket(bucket.write_document(&keys::manifest(&task.archive.key), &manifest)).await?;
     let text = format!("{} bytes of {:?} are in {:?}", manifest.bytes, task.database, manifest.key);
     Ok(verdict(context, Reason::Done, text, &manifest))
 }
@@ -139,13 +142,14 @@ async fn transfer(
     match piped {
         Ok(()) => {
             context.counters.enter(Phase::Sealing);
-            let written = writer.complete().await?;
+            let written = context.counters.at_bucket(writer.complete()).await?;
             // The answer to its beginning may have been lost, and so another upload begun in its place.
             bucket.abort_orphans(&task.archive.key).await?;
             Ok(written)
         }
         Err(error) => {
-            writer.abort().await;
+            // The next attempt aborts what it finds.
+            let _ = tokio::time::timeout(ABORT, writer.abort()).await;
             // What still runs in the pod would only be in the way of the next attempt, which looks for it again.
             orphans::end_after_failure(source, &context.operation.migration.uid).await;
             Err(error)

@@ -67,12 +67,16 @@ impl Opener {
             let waits_for = match &seen {
                 Ok((_, Presence::NotReady(state))) => format!("pod {}/{} is not ready: {state}", end.namespace, end.pod),
                 Err(error) if error.reason == Reason::ClusterUnreachable => error.message.clone(),
-                Ok(_) | Err(_) => return seen,
+                Ok(_) => {
+                    self.counters.moved();
+                    return seen;
+                }
+                Err(_) => return seen,
             };
             if Instant::now() > until {
                 return seen;
             }
-            self.counters.quiet(waits_for, Some(until - Instant::now()));
+            self.counters.quiet(&waits_for, Some(until - Instant::now()));
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -180,8 +184,12 @@ impl PodEnd {
         let until = Instant::now() + PATIENCE;
         loop {
             match self.session_now(database, tag, CONNECT).await {
-                Err(error) if Instant::now() < until => self.counters.quiet(error.message, Some(until - Instant::now())),
-                result => return result,
+                Err(error) if Instant::now() < until => self.counters.quiet(&error.message, Some(until - Instant::now())),
+                Err(error) => return Err(error),
+                Ok(session) => {
+                    self.counters.moved();
+                    return Ok(session);
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }

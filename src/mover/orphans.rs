@@ -7,7 +7,7 @@ use super::ends::PodEnd;
 use super::error::MoverError;
 use crate::crash;
 use crate::plan::operation::{Reason, mover_tag_prefix, session_tag_prefix};
-use crate::postgres::carrier::Question;
+use crate::postgres::carrier::{Question, Session};
 use crate::postgres::tools::scripts;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,6 +24,9 @@ const SWEEP: Duration = Duration::from_mins(1);
 /// How long an attempt that has failed tidies up.
 const AFTERWARDS: Duration = Duration::from_mins(1);
 
+/// How long a session may take to come up for that.
+const CONNECT: Duration = Duration::from_secs(15);
+
 /// Where sessions of a server can be seen even when the migration's databases are gone.
 const MAINTENANCE: &str = "postgres";
 
@@ -39,25 +42,33 @@ WHERE pg_catalog.left(a.application_name, pg_catalog.length($1::text)) = $1::tex
 pub async fn end(pod: &PodEnd, uid: &str) -> Result<(), MoverError> {
     let place = || format!("end of what runs in {}", pod.target.pod);
     crash::around(place, async {
-        sessions(pod, uid).await?;
+        // Not under the tag that is being ended.
+        let session = pod.session_tagged(MAINTENANCE, &tag(uid)).await?;
+        sessions(session, pod, uid).await?;
         sweep(pod, uid).await
     })
     .await
 }
 
+fn tag(uid: &str) -> String {
+    format!("{}sweep", session_tag_prefix(uid))
+}
+
 /// Does the same for an attempt that has failed, as far as a minute allows: the next one looks for all of it again, and a server
 /// that answers nothing must not keep the failure from being told.
 pub async fn end_after_failure(pod: &PodEnd, uid: &str) {
-    match tokio::time::timeout(AFTERWARDS, end(pod, uid)).await {
+    let work = crash::around(|| format!("end of what failed in {}", pod.target.pod), async {
+        sessions(pod.session_now(MAINTENANCE, &tag(uid), CONNECT).await?, pod, uid).await?;
+        sweep(pod, uid).await
+    });
+    match tokio::time::timeout(AFTERWARDS, work).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "what the failed attempt left is still there"),
         Err(_) => tracing::warn!(seconds = AFTERWARDS.as_secs(), "what the failed attempt left may still be there"),
     }
 }
 
-async fn sessions(pod: &PodEnd, uid: &str) -> Result<(), MoverError> {
-    // Not under the tag that is being ended.
-    let mut session = pod.session_tagged(MAINTENANCE, &format!("{}sweep", session_tag_prefix(uid))).await?;
+async fn sessions(mut session: Box<dyn Session>, pod: &PodEnd, uid: &str) -> Result<(), MoverError> {
     let question = Question::new("end orphaned sessions", END).with(mover_tag_prefix(uid));
     let until = Instant::now() + GONE_WITHIN;
     loop {

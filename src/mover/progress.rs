@@ -14,6 +14,12 @@ use tokio::task::JoinHandle;
 /// Between two lines.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// Most characters of what is said about a wait.
+const LONGEST: usize = 500;
+
+/// How long the bucket may take until it is said that it is waited for.
+const BUCKET: Duration = Duration::from_secs(10);
+
 /// The counters of a task. Cheap to clone; all clones count together.
 #[derive(Clone, Debug)]
 pub struct Counters {
@@ -69,13 +75,18 @@ impl Counters {
     }
 
     /// Says why nothing moves, until something does. It is given up after `left`; `None`: never, because somebody is at work.
-    pub fn quiet(&self, found: impl Into<String>, left: Option<Duration>) {
-        let until = left.and_then(|left| Timestamp::now().checked_add(left).ok()).map(Time);
-        let found = found.into();
+    ///
+    /// Of several that wait for something at a time, the first is heard until its time is over: words that change with
+    /// every look would tell nobody since when nothing moves.
+    pub fn quiet(&self, found: &str, left: Option<Duration>) {
+        let now = Timestamp::now();
+        let until = left.and_then(|left| now.checked_add(left).ok());
         self.change(|p| match &p.quiet {
-            // The same moment, computed again, is another one by some milliseconds.
-            Some(known) if known.found == found && known.until.is_some() == until.is_some() => {}
-            Some(_) | None => p.quiet = Some(Quiet { found, until }),
+            Some(known) if known.until.as_ref().is_some_and(|t| t.0 > now) && until.is_some() => {}
+            Some(_) | None => {
+                let found = found.chars().take(LONGEST).collect();
+                p.quiet = Some(Quiet { found, until: until.map(Time) });
+            }
         });
     }
 
@@ -84,7 +95,7 @@ impl Counters {
         self.moves.load(Ordering::Relaxed)
     }
 
-    /// Awaits the bucket, which keeps deadlines of its own: nothing moves in the meantime, and no tool is to blame.
+    /// Awaits the bucket, which keeps deadlines of its own: nothing moves in the meantime, no tool is to blame, and that is told.
     pub async fn at_bucket<T>(&self, work: impl Future<Output = T>) -> T {
         struct Leaves<'a>(&'a Counters);
         impl Drop for Leaves<'_> {
@@ -95,6 +106,11 @@ impl Counters {
         }
         self.at_bucket.fetch_add(1, Ordering::Relaxed);
         let _leaves = Leaves(self);
+        tokio::pin!(work);
+        if let Ok(done) = tokio::time::timeout(BUCKET, &mut work).await {
+            return done;
+        }
+        self.quiet("the bucket has not answered yet", None);
         work.await
     }
 

@@ -146,7 +146,7 @@ async fn restore(
         session.close().await;
     }
     context.counters.enter(Phase::Sealing);
-    bucket.write_document(&document_key, &document).await?;
+    context.counters.at_bucket(bucket.write_document(&document_key, &document)).await?;
     let text = format!(
         "{} entries with {} tables of {:?} are in {:?}",
         document.entries, document.tables, manifest.key, task.target.database

@@ -40,7 +40,7 @@ pub async fn run(context: &Context, task: &VerifyTask) -> Result<Verdict, MoverE
         read_again(context, &bucket, manifest).await?;
     }
     context.counters.enter(Phase::Sealing);
-    bucket.write_document(&task.run_manifest_key, &run).await?;
+    context.counters.at_bucket(bucket.write_document(&task.run_manifest_key, &run)).await?;
     Ok(verdict(Reason::Done, format!("{} archives with {bytes} bytes are whole; the run is sealed", run.databases.len())))
 }
 
@@ -113,7 +113,7 @@ pub async fn read_again(context: &Context, bucket: &Bucket, manifest: &DatabaseM
     let mut reader = bucket.reader(&manifest.key, &object);
     let mut hash = Sha256::default();
     let mut begins = Vec::new();
-    while let Some(bytes) = reader.next().await? {
+    while let Some(bytes) = context.counters.at_bucket(reader.next()).await? {
         if begins.len() < MAGIC.len() {
             begins.extend_from_slice(&bytes[..bytes.len().min(MAGIC.len() - begins.len())]);
         }

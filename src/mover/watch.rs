@@ -28,11 +28,15 @@ const LOOKS: u32 = 5;
 /// How long nothing may move while the pod cannot be asked either.
 const BLIND: Duration = Duration::from_mins(5);
 
-/// How long the pod may take to answer one question.
+/// How long the server may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
 
+/// How long the pod may take to look at all of its processes.
+const COUNTED: Duration = Duration::from_secs(30);
+
+// The state of sessions that the administrator may not see is unknown: they are not taken for idle.
 const BUSY: &str = "SELECT pg_catalog.to_jsonb(pg_catalog.count(*)) FROM pg_catalog.pg_stat_activity AS a \
-WHERE a.application_name = $1::text AND a.state <> 'idle' AND a.wait_event_type IS DISTINCT FROM 'Client'";
+WHERE a.application_name = $1::text AND a.state IS DISTINCT FROM 'idle' AND a.wait_event_type IS DISTINCT FROM 'Client'";
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,14 +96,15 @@ async fn lost(context: &Context, pods: &[&PodEnd], of: Of) -> MoverError {
         tokio::time::sleep(pause).await;
         let now = counters.moves();
         if now != moves || counters.is_at_bucket() {
-            if now == moves {
-                counters.quiet("the bucket has not answered yet", None);
-            }
             (moves, moved, idle, pause) = (now, Instant::now(), 0, LOOK);
             ticks.clear();
             continue;
         }
         let looks = join_all(pods.iter().map(|pod| look(context, pod))).await;
+        if counters.moves() != moves {
+            // What moved in the meantime is the better news.
+            continue;
+        }
         let (found, left) = match looks.into_iter().collect::<Result<Vec<Signs>, MoverError>>() {
             Ok(signs) => {
                 let busy = signs.iter().any(|s| s.busy > 0);
@@ -116,24 +121,24 @@ async fn lost(context: &Context, pods: &[&PodEnd], of: Of) -> MoverError {
                     (format!("nobody is at work for it in {}", places()), Some(left))
                 }
             }
-            Err(error) => (error.message, Some(BLIND.saturating_sub(moved.elapsed()))),
+            Err(error) => {
+                pause = LOOK;
+                (error.message, Some(BLIND.saturating_sub(moved.elapsed())))
+            }
         };
         if of == Of::Stream && idle >= LOOKS || moved.elapsed() > BLIND {
             let waited = moved.elapsed().as_secs();
             let message = format!("for {waited} s nothing moved between here and {}: {found}", places());
             return MoverError::new(Reason::StreamBroken, message);
         }
-        // What moved in the meantime is the better news.
-        if counters.moves() == moves {
-            counters.quiet(found, left);
-        }
+        counters.quiet(&found, left);
     }
 }
 
 /// Asks a pod whether anybody works for us in it.
 async fn look(context: &Context, pod: &PodEnd) -> Result<Signs, MoverError> {
     let uid = &context.operation.migration.uid;
-    let used = pod.run(&scripts::used(uid), &[], ANSWER, Reason::StreamBroken).await?;
+    let used = pod.run(&scripts::used(uid), &[], COUNTED, Reason::StreamBroken).await?;
     let mut session = pod.session_now("postgres", &format!("pgmigration/{uid}/watch"), ANSWER).await?;
     let question = Question::new("sessions of the tool at work", BUSY).with(context.operation.session_tag());
     let busy = session.ask(&question, ANSWER).await.map_err(|error| MoverError::from(error).of(&pod.target.to_string()))?;

@@ -10,7 +10,7 @@ pub fn next(reason: &str) -> &'static str {
     match reason {
         r::STATUS_LOST => "Find out who changes the status: nobody but the operator may.",
         r::TRANSIENT | r::QUERY_FAILED => "Look at the pod, its node and the way between the clusters, and at the server's log.",
-        r::DEADLINE_EXCEEDED => "Look at that pod with kubectl describe: image, quota, node.",
+        r::DEADLINE_EXCEEDED => "Look at that Job's pod with kubectl describe: image, quota, node.",
         r::OBJECT_NOT_FOUND => "Create the object, or correct its name.",
         r::REQUEST_REFUSED => {
             "Change what the server names: an admission policy, the object, the region or endpoint of the bucket."

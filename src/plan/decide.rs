@@ -119,8 +119,12 @@ pub fn next(view: View<'_>) -> Next {
         return Next::BeginUndo(UndoCause::Rollback);
     }
     if deleting {
+        // Half started, the application would stand still for ever: only a hold tells somebody to start the rest.
+        let starting = status.resumed && status.hold.is_none() && first_undone(status) == Some(StepName::Resume);
         return if started && !status.resumed {
             Next::BeginUndo(UndoCause::Deletion)
+        } else if starting && finalizer {
+            Next::Run(StepName::Resume)
         } else if finalizer {
             Next::Release
         } else {

@@ -162,6 +162,14 @@ pub async fn application_at_rest(cx: &mut Context<'_>) -> Result<Option<Advance>
         let pods = workloads::pods_left(&client, &now.id()).await.map_err(|e| cx.api(Side::Target, &e))?;
         if !pods.quiet() {
             let names = pods.names.join(", ");
+            let begun = cx.status.undo.as_ref().and_then(|u| u.start_time.as_ref());
+            let waited = begun.map_or(0, |t| cx.now.as_second() - t.0.as_second());
+            if waited > DEADLINE {
+                return Err(Failure::needs_human(
+                    reasons::WRITERS_STILL_RUNNING,
+                    format!("{waited} s after the undo began there are still pods of {words}: {names}"),
+                ));
+            }
             return Ok(Some(Advance::Wait { seconds: 1, message: format!("waiting until no pod of {words} is left: {names}") }));
         }
     }

@@ -8,6 +8,7 @@
 use kube::Client;
 
 use super::context::{Context, kubernetes, sql};
+use super::transfer::{all_ending, ending};
 use crate::api::conditions::reasons;
 use crate::api::{SchemaJobStatus, Side, StepName};
 use crate::kubernetes::jobs::schema::SchemaJob;
@@ -29,7 +30,10 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         if known.is_some_and(|at| cx.status.schema_jobs[at].succeeded) {
             continue;
         }
-        let job = cx.names.schema_job(&entry.name, attempt);
+        let job = match known.map(|at| cx.status.schema_jobs[at].clone()) {
+            Some(earlier) if earlier.created && goes_on(cx, &earlier.job).await? => earlier.job,
+            Some(_) | None => cx.names.schema_job(&entry.name, attempt),
+        };
         let Some(at) = known.filter(|at| cx.status.schema_jobs[*at].job == job) else {
             // The intent. A failed attempt's entry is taken over; its Job stays for people to read until the end.
             cx.status.schema_jobs.retain(|s| s.name != entry.name);
@@ -46,7 +50,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         let over = match &state {
             JobState::Failed { .. } => true,
             JobState::Absent => created,
-            JobState::Deleting | JobState::Running { .. } | JobState::Succeeded { .. } => false,
+            JobState::Deleting { .. } | JobState::Running { .. } | JobState::Succeeded { .. } => false,
         };
         if over && let Some(wait) = end_sessions(cx).await? {
             return Ok(wait);
@@ -77,8 +81,8 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
                 cx.status.schema_jobs[at].created = true;
                 Ok(Advance::Wait { seconds: 1, message: format!("Job {namespace}/{job} is starting") })
             }
-            JobState::Deleting => {
-                Ok(Advance::Wait { seconds: 1, message: format!("Job {namespace}/{job} was deleted and is ending") })
+            JobState::Deleting { since } => {
+                ending(cx.now, since, format!("Job {namespace}/{job} was deleted and is ending")).map_err(named)
             }
             JobState::Running { waiting: Some(waiting), .. } => {
                 let since = waiting.since.map_or(0, |t| cx.now.as_second() - t.as_second());
@@ -108,27 +112,33 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     Ok(Advance::Done)
 }
 
+/// Whether a Job works, or has done its work, whatever it was that the attempt failed for: it must not be run a second time.
+async fn goes_on(cx: &mut Context<'_>, job: &str) -> Result<bool, Failure> {
+    let (client, namespace) = (cx.cluster(Side::Target).await?, cx.namespace(Side::Target));
+    let state = jobs::job_state(&client, &namespace, job).await.map_err(|e| cx.api(Side::Target, &e))?;
+    Ok(matches!(state, JobState::Succeeded { .. } | JobState::Running { waiting: None, .. }))
+}
+
 /// Ends what earlier attempts left at work: two schema jobs must never work on one database. Those that have ended stay, for
 /// people to read. `None` when none is at work.
 async fn end_earlier(cx: &Context<'_>, client: &Client, job: &str) -> Result<Option<Advance>, Failure> {
     let namespace = cx.namespace(Side::Target);
     let mut left = Vec::new();
-    for (name, uid) in jobs::of_migration(client, &namespace, &cx.migration()).await.map_err(|e| kubernetes(&e))? {
+    for other in jobs::of_migration(client, &namespace, &cx.migration()).await.map_err(|e| kubernetes(&e))? {
         // Those of other entries have succeeded, or come later.
-        if name == job || !cx.names.is_schema_job(&name) {
+        if other.name == job || !cx.names.is_schema_job(&other.name) {
             continue;
         }
-        match jobs::job_state(client, &namespace, &name).await.map_err(|e| kubernetes(&e))? {
+        match jobs::job_state(client, &namespace, &other.name).await.map_err(|e| kubernetes(&e))? {
             JobState::Absent | JobState::Succeeded { .. } | JobState::Failed { .. } => {}
-            JobState::Deleting => left.push(name),
+            JobState::Deleting { .. } => left.push(other),
             JobState::Running { .. } => {
-                jobs::delete(client, &namespace, &name, &uid).await.map_err(|e| kubernetes(&e))?;
-                left.push(name);
+                jobs::delete(client, &namespace, &other.name, &other.uid).await.map_err(|e| kubernetes(&e))?;
+                left.push(other);
             }
         }
     }
-    let words = || format!("Job {namespace}/{} of an earlier attempt is ending", left.join(", "));
-    Ok((!left.is_empty()).then(|| Advance::Wait { seconds: 1, message: words() }))
+    all_ending(cx.now, &left, &format!("schema jobs of earlier attempts in {namespace}"))
 }
 
 /// Ends what a failed attempt left in the server: a statement that waits for a lock does not notice that its client is gone,
@@ -154,14 +164,13 @@ fn last(text: &str) -> String {
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let client = cx.cluster(Side::Target).await?;
     let namespace = cx.namespace(Side::Target);
-    let mine = jobs::of_migration(&client, &namespace, &cx.migration()).await.map_err(|e| cx.api(Side::Target, &e))?;
-    let mut left = 0;
-    for (name, uid) in mine.iter().filter(|(name, _)| cx.names.is_schema_job(name)) {
-        jobs::delete(&client, &namespace, name, uid).await.map_err(|e| cx.api(Side::Target, &e))?;
-        left += 1;
+    let mut left = jobs::of_migration(&client, &namespace, &cx.migration()).await.map_err(|e| cx.api(Side::Target, &e))?;
+    left.retain(|job| cx.names.is_schema_job(&job.name));
+    for job in &left {
+        jobs::delete(&client, &namespace, &job.name, &job.uid).await.map_err(|e| cx.api(Side::Target, &e))?;
     }
-    if left > 0 {
-        return Ok(Advance::Wait { seconds: 1, message: format!("{left} schema jobs are ending") });
+    if let Some(wait) = all_ending(cx.now, &left, &format!("schema jobs in {namespace}"))? {
+        return Ok(wait);
     }
     cx.status.schema_jobs.clear();
     Ok(Advance::Done)

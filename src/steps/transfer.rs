@@ -4,13 +4,15 @@
 //! a verdict counts: a Job without one has failed, whatever Kubernetes says of it. It is taken from the mover's output while
 //! Kubernetes has not noticed yet that the process ended, else from the termination message.
 
+use jiff::Timestamp;
+
 use super::context::{Context, kubernetes};
 use super::s01_pin::follow;
 use crate::api::conditions::reasons;
 use crate::api::{Side, StepName, Transfer};
 use crate::kubernetes::errors::Error as KubernetesError;
 use crate::kubernetes::jobs::mover::MoverJob;
-use crate::kubernetes::jobs::{self, JobState, Termination};
+use crate::kubernetes::jobs::{self, JobState, Owned, Termination};
 use crate::plan::Failure;
 use crate::plan::operation::{MigrationRef, OPERATION_VERSION, Operation, Outcome, Phase, Progress, Reason, Task, Verdict};
 use crate::plan::record::Advance;
@@ -89,7 +91,9 @@ async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String,
             }
             Ok(Moved::Not(wait(format!("Job {job} is starting"))))
         }
-        JobState::Deleting => Ok(Moved::Not(wait(format!("Job {job} was deleted and is ending")))),
+        JobState::Deleting { since } => {
+            ending(cx.now, since, format!("Job {home}/{job} of this cluster was deleted and is ending")).map(Moved::Not)
+        }
         JobState::Running { end: Some(end), .. } if !end.message.is_empty() => verdict(&about, &job, &end.message),
         JobState::Running { waiting: Some(waiting), .. } => {
             let since = waiting.since.map_or(0, |t| cx.now.as_second() - t.as_second());
@@ -270,14 +274,37 @@ fn progress(cx: &mut Context<'_>, log: &str) -> String {
 /// `None` when none is left.
 pub async fn end_movers(cx: &Context<'_>) -> Result<Option<Advance>, Failure> {
     let (client, home) = (&cx.installation.client, cx.home());
-    let mut left = 0;
-    for (name, uid) in jobs::of_migration(client, &home, &cx.migration()).await.map_err(|e| here(&e))? {
+    let mut left = Vec::new();
+    for job in jobs::of_migration(client, &home, &cx.migration()).await.map_err(|e| here(&e))? {
         // A schema job may live in this namespace too: it is not a mover's.
-        if cx.status.schema_jobs.iter().any(|s| s.job == name) {
+        if cx.status.schema_jobs.iter().any(|s| s.job == job.name) {
             continue;
         }
-        jobs::delete(client, &home, &name, &uid).await.map_err(|e| here(&e))?;
-        left += 1;
+        jobs::delete(client, &home, &job.name, &job.uid).await.map_err(|e| here(&e))?;
+        left.push(job);
     }
-    Ok((left > 0).then(|| Advance::Wait { seconds: 1, message: format!("{left} movers are ending") }))
+    all_ending(cx.now, &left, &format!("movers in {home} of this cluster"))
+}
+
+/// Seconds that a deleted Job may take to be gone: its pods have half a minute, on a node that answers.
+const GONE_WITHIN: i64 = 600;
+
+/// A wait for a Job that was deleted.
+///
+/// # Errors
+/// It does not go: a person must look at the node of its pod. Only the end of that pod tells that it works no more.
+pub fn ending(now: Timestamp, since: Option<Timestamp>, message: String) -> Result<Advance, Failure> {
+    let waited = since.map_or(0, |since| now.as_second() - since.as_second());
+    if waited > GONE_WITHIN {
+        return Err(Failure::needs_human(reasons::DEADLINE_EXCEEDED, format!("for {waited} s: {message}")));
+    }
+    Ok(wait(message))
+}
+
+/// The same for Jobs that were deleted; `None` when none is left.
+pub fn all_ending(now: Timestamp, left: &[Owned], what: &str) -> Result<Option<Advance>, Failure> {
+    let Some(first) = left.first() else { return Ok(None) };
+    let since = left.iter().filter_map(|job| job.ending_since).min();
+    let more = if left.len() > 1 { ", ..." } else { "" };
+    ending(now, since, format!("{} {what} are ending: Job {}{more}", left.len(), first.name)).map(Some)
 }

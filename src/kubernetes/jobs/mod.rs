@@ -9,6 +9,7 @@ pub mod schema;
 use futures::AsyncReadExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, LogParams, PostParams, Preconditions, PropagationPolicy};
 use kube::{Api, Client, ResourceExt};
@@ -69,7 +70,10 @@ pub enum JobState {
     /// There is no Job of that name.
     Absent,
     /// It is being deleted, and so are its pods.
-    Deleting,
+    Deleting {
+        /// Since when.
+        since: Option<Timestamp>,
+    },
     /// Neither succeeded nor failed yet.
     Running {
         /// UID of the Job.
@@ -98,6 +102,17 @@ pub enum JobState {
         /// and the log goes with it.
         end: Option<Termination>,
     },
+}
+
+/// A Job that was made for a migration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// When it was deleted, while its pods are not gone yet.
+    pub ending_since: Option<Timestamp>,
 }
 
 /// How a create-only creation ended.
@@ -150,7 +165,9 @@ pub async fn job_state(client: &Client, namespace: &str, name: &str) -> Result<J
     let api = Api::<Job>::namespaced(client.clone(), namespace);
     match absent_as_none(ask(Request::new("get", "jobs.batch", namespace, name), api.get(name)).await)? {
         None => Ok(JobState::Absent),
-        Some(job) if job.metadata.deletion_timestamp.is_some() => Ok(JobState::Deleting),
+        Some(Job { metadata: ObjectMeta { deletion_timestamp: Some(since), .. }, .. }) => {
+            Ok(JobState::Deleting { since: Some(since.0) })
+        }
         Some(job) => {
             let uid = job.uid().unwrap_or_default();
             let pods = list(client, namespace, &format!("batch.kubernetes.io/controller-uid={uid}")).await?;
@@ -290,16 +307,21 @@ pub async fn gone(client: &Client, namespace: &str, name: &str) -> Result<bool, 
     Ok(list(client, namespace, &format!("batch.kubernetes.io/job-name={name}")).await?.is_empty())
 }
 
-/// The Jobs of a migration in a namespace, as name and UID: what a cleanup must end. `list jobs` is needed.
+/// The Jobs of a migration in a namespace: what a cleanup must end. `list jobs` is needed.
 ///
 /// # Errors
 /// When they cannot be listed.
-pub async fn of_migration(client: &Client, namespace: &str, migration: &MigrationId) -> Result<Vec<(String, String)>, Error> {
+pub async fn of_migration(client: &Client, namespace: &str, migration: &MigrationId) -> Result<Vec<Owned>, Error> {
     let selector = format!("{}={}", crate::api::names::UID_LABEL, migration.uid);
     let parameters = kube::api::ListParams::default().labels(&selector);
     let api = Api::<Job>::namespaced(client.clone(), namespace);
     let jobs = ask(Request::new("list", "jobs.batch", namespace, ""), api.list(&parameters)).await?;
-    Ok(jobs.iter().map(|job| (job.name_any(), job.uid().unwrap_or_default())).collect())
+    let owned = |job: Job| Owned {
+        name: job.name_any(),
+        uid: job.uid().unwrap_or_default(),
+        ending_since: job.metadata.deletion_timestamp.map(|time| time.0),
+    };
+    Ok(jobs.into_iter().map(owned).collect())
 }
 
 #[cfg(test)]

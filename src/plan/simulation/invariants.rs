@@ -126,6 +126,8 @@ pub fn i4_released(status: &PostgresMigrationStatus, point: &Point) {
     if status.resumed && status.outcome != Some(Outcome::Cancelled) {
         assert!(world.target_accepts(), "I4: released, and the new database is not there");
         assert!(world.unfenced || !world.source_accepts(), "I4: released, and both databases are open");
+        let told = status.hold.is_some();
+        assert!(point.late || told || world.application.up, "I4: released, and the application stands still without a word");
     } else {
         as_it_was_unless(point.late, world);
     }
@@ -207,7 +209,7 @@ pub fn no_mover_beside_another(world: &World) {
 pub fn forward_is_wanted(status: &PostgresMigrationStatus, object: Object) {
     assert!(status.undo.is_none(), "forward although everything is being undone");
     assert!(status.outcome.is_none(), "forward although the run ended");
-    assert!(!object.deleting, "forward although the object is being deleted");
+    assert!(!object.deleting || status.resumed, "forward although the object is being deleted");
 }
 
 /// Going back is begun only by whoever may ask for it; what the application has written goes out of sight only when its author

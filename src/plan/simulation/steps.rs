@@ -365,8 +365,13 @@ pub fn replace(cx: &mut Call<'_>, expected: Setting, new: Setting, intent: bool)
 
 fn schema_job(cx: &mut Call<'_>) -> Answer {
     let attempt = record::attempt(cx.status, StepName::SchemaJob);
+    let mut attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
+    let earlier = *cx.world.job(Task::Schema);
+    let made = cx.status.schema_jobs.first().is_some_and(|s| s.created && s.job == earlier.attempt.to_string());
+    if made && matches!(earlier.state, JobState::Running | JobState::Done) {
+        attempt = earlier.attempt;
+    }
     let job = attempt.to_string();
-    let attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
     if cx.status.schema_jobs.first().is_some_and(|s| s.succeeded) {
         return Ok(Advance::Done);
     }

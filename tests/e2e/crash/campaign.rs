@@ -154,15 +154,16 @@ async fn lane(queue: Arc<Mutex<VecDeque<Case>>>, state: Arc<Mutex<Campaign>>, pl
                 let why = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|&s| s.to_owned()));
                 let why = why.unwrap_or_default();
                 let evidence = evidence(&homes, &since).await;
-                let number = state.lock().unwrap().done.len();
-                let file = state.lock().unwrap().folder.join(format!("failures/{number}"));
+                let name: String = format!("{} {} {}", case.round, case.way, case.at);
+                let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(100).collect();
+                let file = state.lock().unwrap().folder.join("failures").join(&name);
                 fs::write(file, format!("{case:?}\n{why}\n{evidence}")).unwrap();
                 let verdict = match why.split(':').next() {
                     Some("lost") => Verdict::Lost,
                     _ if why.contains("doubled: ") => Verdict::Doubled,
                     _ => Verdict::Failed,
                 };
-                (verdict, format!("failures/{number}: {}", why.lines().next().unwrap_or_default()))
+                (verdict, format!("failures/{name}: {}", why.lines().next().unwrap_or_default()))
             }
         };
         state.lock().unwrap().add(Done { case, verdict, seconds: begun.elapsed().as_secs(), why });

@@ -1,19 +1,19 @@
 //! What a migration depends on is stopped in its tracks: it takes connections and answers nothing, so that no error ever comes.
 //! Nothing may wait for it in silence.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pgmigration::api::{Outcome, PostgresMigrationStatus, StepName};
 
-use super::paused::in_node_of;
-use super::troubled::{component, healthy};
+use super::troubled::healthy;
 use crate::interruptions::{LONG, brake, large, midway};
 use crate::migration::moved;
 use crate::support::ledger::Ledger;
 use crate::support::migration::Migration;
 use crate::support::scene::{Layout, Scene};
 use crate::support::server::Server;
-use crate::support::{Side, operator};
+use crate::support::{Side, operator, setting};
 
 /// The longest that a person may have to wait until the status names what hangs.
 const NAMED: Duration = Duration::from_secs(120);
@@ -21,34 +21,55 @@ const NAMED: Duration = Duration::from_secs(120);
 /// The longest until an attempt ends that waits for what answers nothing: a mover asks for five minutes, then tidies up for one.
 const ENDED: Duration = Duration::from_secs(420);
 
-/// `STOP` or `CONT` for all processes of a server.
-async fn signal(server: &Server, signal: &str) {
-    let cluster = match server.side {
-        Side::Old => "old",
-        Side::New => "new",
+/// Something that is stopped, until this is dropped: a test that fails must not leave it so.
+struct Stopped(Box<dyn Fn() + Send>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Runs a program to its end, which must be a good one.
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Stops all processes of a component.
+fn stop_component(cluster: &'static str, name: &'static str) -> Stopped {
+    let script = setting("PGM_COMPONENT");
+    run(&script, &[cluster, "pause", name]);
+    Stopped(Box::new(move || drop(run(&script, &[cluster, "resume", name]))))
+}
+
+/// Stops all processes of a server, and none of the tools beside it.
+async fn stop_server(server: &Server) -> Stopped {
+    let pod = ["-n", &server.namespace, "get", "pod", &server.pod(), "-o", "jsonpath={.metadata.uid}"];
+    let uid = server.side.kubectl_aside(&pod, "").await.unwrap();
+    let script = r#"all=
+      for p in /proc/[0-9]*; do
+        [ "$(cat "$p/comm" 2>/dev/null)" = postgres ] && grep -q "$UID_OF_POD" "$p/cgroup" && all="$all ${p#/proc/}"
+      done
+      kill -$SIGNAL $all && echo $all | wc -w"#;
+    // systemd writes the UID with underscores.
+    let pattern = uid.replace('-', "[-_]");
+    let (node, cluster) = (setting("PGM_NODE"), if server.side == Side::Old { "old" } else { "new" });
+    let send = move |signal: &str| {
+        let script = script.replace("$UID_OF_POD", &pattern).replace("$SIGNAL", signal);
+        run(&node, &[cluster, "sh", "-c", &script])
     };
-    let script = format!(
-        // Only the first process still shows its environment: the others write their titles over theirs.
-        r#"for p in /proc/[0-9]*; do
-             [ "$(cat "$p/comm" 2>/dev/null)" = postgres ] || continue
-             tr '\0' '\n' <"$p/environ" 2>/dev/null | grep -qx "HOSTNAME={}-0" && first=${{p#/proc/}}
-           done
-           all=$first
-           for p in /proc/[0-9]*; do
-             grep -qs "^PPid:[[:space:]]*$first$" "$p/status" && all="$all ${{p#/proc/}}"
-           done
-           kill -{signal} $all && echo $all | wc -w"#,
-        server.name
-    );
-    let struck = in_node_of(cluster, script).await.unwrap();
-    assert!(struck.trim().parse::<u32>().unwrap() > 3, "{signal}: {struck}");
+    let struck = send("STOP");
+    assert!(struck.trim().parse::<u32>().unwrap() > 3, "processes: {struck}");
+    Stopped(Box::new(move || drop(send("CONT"))))
 }
 
 /// What the object says about its step at work.
 fn said(status: &PostgresMigrationStatus) -> String {
     let step = status.steps.iter().find(|s| Some(s.name) == status.step).and_then(|s| s.message.clone()).unwrap_or_default();
-    let ready = status.conditions.iter().find(|c| c.type_ == "Progressing").map(|c| format!("{}: {}", c.reason, c.message));
-    format!("{step} [{}] [{}]", status.message.as_deref().unwrap_or_default(), ready.unwrap_or_default())
+    let condition = status.conditions.iter().find(|c| c.type_ == "Reconciling").map(|c| format!("{}: {}", c.reason, c.message));
+    format!("{step} [{}] [{}]", status.message.as_deref().unwrap_or_default(), condition.unwrap_or_default())
 }
 
 /// Waits until one of `words` is said.
@@ -84,37 +105,38 @@ async fn what_hangs_is_named() {
     const GIVEN_UP: &str = "unless that changes, this attempt is given up at";
 
     midway(&migration, StepName::Dump).await;
-    component("old", "pause", "apiserver").await;
+    let server = stop_component("old", "apiserver");
     println!("the old API server hangs");
     told(&migration, &[GIVEN_UP], NAMED).await;
-    // What is over in the next second cannot be struck: the server stops before the dump goes on.
-    signal(&scene.source, "STOP").await;
-    component("old", "resume", "apiserver").await;
+    // What is over in the next second cannot be struck: the source stops before the dump goes on.
+    let source = stop_server(&scene.source).await;
+    drop(server);
     healthy().await;
     println!("the source hangs");
     told(&migration, &["database \"postgres\" in"], NAMED).await;
     brake(&scene, LONG).await;
-    signal(&scene.source, "CONT").await;
+    drop(source);
 
     midway(&migration, StepName::Restore).await;
     brake(&scene, 0).await;
-    signal(&scene.target, "STOP").await;
+    let target = stop_server(&scene.target).await;
     println!("the target hangs");
     told(&migration, &[GIVEN_UP], NAMED).await;
     told(&migration, &["attempt 2: the last one ended with"], ENDED).await;
-    signal(&scene.target, "CONT").await;
+    drop(target);
 
-    migration.until("the comparison", |s| (s.step == Some(StepName::Compare)).then_some(())).await;
-    signal(&scene.target, "STOP").await;
+    let compares = |s: &PostgresMigrationStatus| s.transfer.as_ref().is_some_and(|t| t.operation == "compare" && t.started);
+    migration.until("the comparison", |s| compares(s).then_some(())).await;
+    let target = stop_server(&scene.target).await;
     println!("the target hangs again");
     told(&migration, &[GIVEN_UP], NAMED).await;
-    signal(&scene.target, "CONT").await;
+    drop(target);
 
     migration.until("the analysis", |s| (s.step > Some(StepName::Compare)).then_some(())).await;
-    component("new", "pause", "kubelet").await;
+    let kubelet = stop_component("new", "kubelet");
     println!("the new kubelet hangs");
     told(&migration, &["(since 20", "cannot be read"], NAMED).await;
-    component("new", "resume", "kubelet").await;
+    drop(kubelet);
 
     migration.ended(Outcome::Succeeded).await;
     ledger.assert_kept(&scene.target, &[&scene.database]).await;

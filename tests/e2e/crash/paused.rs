@@ -12,13 +12,8 @@ use crate::support::{OPERATOR, SYSTEM, Side, available, eventually, setting};
 
 /// A shell in the node of cluster new, where both operators run.
 async fn in_node(script: String) -> Result<String, String> {
-    in_node_of("new", script).await
-}
-
-/// A shell in the node of a cluster.
-pub async fn in_node_of(cluster: &'static str, script: String) -> Result<String, String> {
     let run = move || {
-        let output = Command::new(setting("PGM_NODE")).args([cluster, "sh", "-c", &script]).output().unwrap();
+        let output = Command::new(setting("PGM_NODE")).args(["new", "sh", "-c", &script]).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     };

@@ -170,6 +170,12 @@ impl Stage {
                 let rests =
                     |s: &PostgresMigrationStatus| (s.outcome.is_some() || reason(s, "Ready") == "Suspended").then_some(());
                 migration.after_its_end("rest", rests).await;
+                let status = migration.status().await;
+                let slow = !matches!(step, StepName::Fence | StepName::Witness | StepName::Repoint | StepName::Keep);
+                let rested = reason(&status, "Ready") == "Suspended";
+                assert!(rested || !slow, "it went on to its end: {:?}", status.outcome);
+                let last = status.steps.last().map(|s| (s.name, s.state));
+                assert!(!rested || last.is_some_and(|(_, state)| state == StepState::Done), "it rests in the midst of {last:?}");
                 migration.change(json!({"suspend": false})).await;
             }
             Wish::Cancel => migration.change(json!({"cancel": true})).await,
@@ -191,6 +197,7 @@ impl Stage {
             Wish::Rollback => &[Outcome::Cancelled],
             // What begins within a second may be over before the wish has arrived.
             Wish::Cancel if step <= StepName::Restore => &[Outcome::Cancelled],
+            Wish::Cancel if step >= StepName::Repoint => &[Outcome::Succeeded],
             Wish::Cancel => &[Outcome::Cancelled, Outcome::Succeeded],
             Wish::Delete => &[],
             Wish::Lose(..) => &[Outcome::Succeeded, Outcome::Failed],
@@ -207,6 +214,9 @@ impl Stage {
             let mut there = vec![DATABASE.to_owned()];
             if status.saved.as_ref().is_some_and(|saved| saved.verified && saved.kept_as.is_none()) {
                 self.restore_what_was_saved(&status).await;
+            }
+            if status.resumed {
+                self.empty_the_bucket().await;
             }
             there.extend(self.new_on(&self.scene.target).await);
             self.as_before(&there.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -250,7 +260,8 @@ impl Stage {
             self.as_before(&there.iter().map(String::as_str).collect::<Vec<_>>()).await;
             return "all as it was".into();
         }
-        assert!(step > StepName::Restore, "the source stays fenced");
+        // What begins within a second may be over before the wish has arrived.
+        assert!(step >= StepName::SchemaJob, "the source stays fenced");
         self.scene.writes(target).await;
         self.ledgers[0].assert_kept(target, &[DATABASE]).await;
         let aside = self.added(target).await;
@@ -318,6 +329,12 @@ impl Stage {
         let restore = ["pg_restore", "-U", "postgres", "--no-owner", "--exit-on-error", "-d", BY_HAND, "/tmp/saved.dump"];
         target.exec(&restore, "").await.unwrap();
         target.exec(&["rm", "/tmp/saved.dump"], "").await.unwrap();
+        self.empty_the_bucket().await;
+    }
+
+    /// Deletes what a migration that had succeeded leaves in the bucket.
+    async fn empty_the_bucket(&self) {
+        let bucket = bucket().await;
         for object in bucket.list(&format!("tests/{}/", self.scene.home)).await.unwrap() {
             bucket.delete(&object.key).await.unwrap();
         }
@@ -391,10 +408,7 @@ impl Stage {
                 server.side.kubectl_aside(&arguments, "").await.unwrap();
             }
         }
-        let bucket = bucket().await;
-        for object in bucket.list(&format!("tests/{}/", self.scene.home)).await.unwrap() {
-            bucket.delete(&object.key).await.unwrap();
-        }
+        self.empty_the_bucket().await;
         self.ledgers[1].settle(target, DATABASE).await;
         self.alive().await;
         assert_same(&self.snapshot, &self.scene.snapshot().await);

@@ -17,7 +17,7 @@ use crate::support::snapshot::assert_same;
 use crate::support::{OPERATOR, SYSTEM, Side, available, eventually, operator, setting};
 
 /// `kill`, `hold`, `release`, `pause` or `resume` a component of a cluster.
-pub async fn component(cluster: &'static str, what: &'static str, component: &'static str) {
+async fn component(cluster: &'static str, what: &'static str, component: &'static str) {
     let run = move || Command::new(setting("PGM_COMPONENT")).args([cluster, what, component]).output().unwrap();
     let output = spawn_blocking(run).await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -2,7 +2,7 @@
 //! was acknowledged in the database that the application works on.
 
 use futures::FutureExt as _;
-use pgmigration::api::StepName;
+use pgmigration::plan::itinerary::ITINERARY;
 
 use super::campaign::{Campaign, Case, Verdict};
 use super::stage::{Stage, Wish};
@@ -19,36 +19,18 @@ const WISHES: [(&str, Wish); 7] = [
     ("no account", Wish::Lose("serviceaccount", ACCOUNT)),
 ];
 
-const STEPS: [StepName; 15] = [
-    StepName::Pin,
-    StepName::Preflight,
-    StepName::Quiesce,
-    StepName::Fence,
-    StepName::Dump,
-    StepName::VerifyArchive,
-    StepName::Restore,
-    StepName::Compare,
-    StepName::Analyze,
-    StepName::Witness,
-    StepName::Publish,
-    StepName::Repoint,
-    StepName::SchemaJob,
-    StepName::Resume,
-    StepName::Keep,
-];
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_wish_in_every_step() {
     let mut dice = Dice::new(number("SEED", 1));
     let mut all: Vec<Case> = WISHES
         .iter()
-        .flat_map(|(way, _)| STEPS.map(|step| Case { round: 1, way: (*way).to_owned(), at: format!("{step:?}") }))
+        .flat_map(|(way, _)| ITINERARY.map(|leg| Case { round: 1, way: (*way).to_owned(), at: format!("{:?}", leg.step) }))
         .collect();
     dice.shuffle(&mut all);
     let play = |mut stage: Stage, case: Case| {
         async move {
             let wish = WISHES.iter().find(|(way, _)| *way == case.way).unwrap().1;
-            let step = *STEPS.iter().find(|step| format!("{step:?}") == case.at).unwrap();
+            let step = ITINERARY.iter().map(|leg| leg.step).find(|step| format!("{step:?}") == case.at).unwrap();
             let how = stage.ask(wish, step).await;
             (stage, Verdict::Held, how)
         }

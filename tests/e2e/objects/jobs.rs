@@ -8,7 +8,7 @@ use pgmigration::kubernetes::Kind;
 use pgmigration::kubernetes::events::{Events, Severity};
 use pgmigration::kubernetes::jobs::mover::MoverJob;
 use pgmigration::kubernetes::jobs::schema::SchemaJob;
-use pgmigration::kubernetes::jobs::{Created, JobState, create, delete, gone, job_state, log_tail, of_migration};
+use pgmigration::kubernetes::jobs::{Created, JobState, Owned, create, delete, gone, job_state, log_tail, of_migration};
 use pgmigration::kubernetes::labels::MigrationId;
 use pgmigration::kubernetes::workloads::pod_template;
 
@@ -56,7 +56,8 @@ async fn a_schema_job_runs_in_the_surroundings_of_the_live_template() {
     let JobState::Succeeded { uid: found, end: Some(end) } = ended(&stage, "good").await else { panic!("it did not succeed") };
     assert_eq!((found.as_str(), end.exit_code, end.pod.container.as_str()), (uid.as_str(), 0, "main"));
     assert_eq!(log_tail(client, namespace, &end.pod, 10).await.unwrap(), "host old\n");
-    assert_eq!(of_migration(client, namespace, &us()).await.unwrap(), [("good".to_owned(), uid.clone())]);
+    let owned = Owned { name: "good".into(), uid: uid.clone(), ending_since: None };
+    assert_eq!(of_migration(client, namespace, &us()).await.unwrap(), [owned]);
 
     // On one stream: the runtime copies each by itself, so that lines of two have no order in a log.
     let script = "{ seq 1 100; echo revision not found; } >&2; exit 3";
