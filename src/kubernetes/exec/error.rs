@@ -75,7 +75,12 @@ impl ExecError {
                     format!("{} (something on the way does not pass WebSockets)", chain(error)),
                 ),
             },
-            _ => Self::new(ExecErrorKind::Connect, chain(error)),
+            // The client's own word for the kind says nothing to anybody.
+            _ => {
+                let words = chain(error);
+                let words = words.strip_prefix("ServiceError: ").unwrap_or(&words);
+                Self::new(ExecErrorKind::Connect, format!("the API server does not answer: {words}"))
+            }
         }
     }
 }
