@@ -135,7 +135,7 @@ pub fn changed(before: &impl Serialize, after: &impl Serialize) -> String {
     if paths.is_empty() { "words".into() } else { paths.into_iter().take(3).collect::<Vec<_>>().join(" ") }
 }
 
-const PASSING: [&str; 19] = [
+const PASSING: [&str; 20] = [
     "bytesDone",
     "bytesTotal",
     "completionTime",
@@ -143,6 +143,7 @@ const PASSING: [&str; 19] = [
     "durationSeconds",
     "endTime",
     "failingSince",
+    "heard",
     "itemsDone",
     "itemsTotal",
     "message",

@@ -410,6 +410,19 @@ pub struct Transfer {
     /// Seconds left, estimated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_left: Option<i64>,
+    /// When its mover was last heard of, to the minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard: Option<Heard>,
+}
+
+/// A line of a mover's output, and when it was new.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Heard {
+    /// Its number: a mover prints one a second, whatever else it does.
+    pub line: i64,
+    /// When it was read, by the operator's clock.
+    pub time: Time,
 }
 
 /// The dump.

@@ -33,6 +33,7 @@ impl Counters {
     pub fn new(operation: TaskKind) -> Self {
         let progress = Progress {
             operation,
+            line: 0,
             phase: Phase::Preparing,
             bytes_done: 0,
             bytes_total: None,
@@ -141,6 +142,7 @@ impl Counters {
 
     /// Prints a line now.
     pub fn print(&self) {
+        self.change(|p| p.line += 1);
         if let Ok(line) = serde_json::to_string(&self.now()) {
             // Nobody reads, nobody misses it.
             let _ = writeln!(std::io::stdout().lock(), "{line}");

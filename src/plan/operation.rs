@@ -10,6 +10,8 @@ mod verdict;
 
 pub use verdict::{ExitStatus, FailureClass, Outcome, Reason, VERDICT_LIMIT, Verdict};
 
+use crate::api::Heard;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
 
@@ -283,6 +285,9 @@ pub struct OwnerLogin {
 pub struct Progress {
     /// What is running.
     pub operation: TaskKind,
+    /// Counts the lines that were printed.
+    #[serde(default)]
+    pub line: u64,
     /// Which part of it.
     pub phase: Phase,
     /// Bytes of the archive that passed through the mover (dump, verify, restore), or bytes of table data digested.
@@ -318,6 +323,38 @@ pub struct Quiet {
     /// When the attempt is given up if that does not change. Absent = never, because somebody is at work.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
+}
+
+/// What the last line of a mover tells of the mover itself. Clocks of other machines are not asked: only that lines are new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pulse {
+    /// It prints.
+    Beats,
+    /// It prints, and it is time to note that.
+    Noted,
+    /// It has printed nothing for long, since about then.
+    Silent(Timestamp),
+    /// It will print nothing any more: its process stands still.
+    Lost(Timestamp),
+}
+
+/// Seconds after which a new line is noted: each note is a write of the status.
+const NOTE: i64 = 60;
+
+/// Seconds after which a mover that has printed nothing is told of, and after which it is ended.
+const SILENT: i64 = 150;
+const LOST: i64 = 600;
+
+/// Takes the pulse of a mover whose last line has this number.
+pub fn pulse(heard: Option<&Heard>, line: i64, now: Timestamp) -> Pulse {
+    let Some(heard) = heard else { return Pulse::Noted };
+    let passed = now.as_second() - heard.time.0.as_second();
+    match line == heard.line {
+        false if passed >= NOTE => Pulse::Noted,
+        true if passed > LOST => Pulse::Lost(heard.time.0),
+        true if passed > SILENT => Pulse::Silent(heard.time.0),
+        true | false => Pulse::Beats,
+    }
 }
 
 impl Progress {

@@ -5,17 +5,21 @@
 //! Kubernetes has not noticed yet that the process ended, else from the termination message.
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::context::{Context, kubernetes};
 use super::s01_pin::follow;
 use crate::api::conditions::reasons;
-use crate::api::{Side, StepName, Transfer};
+use crate::api::{Heard, Side, StepName, Transfer};
 use crate::kubernetes::errors::Error as KubernetesError;
 use crate::kubernetes::jobs::mover::MoverJob;
 use crate::kubernetes::jobs::{self, JobState, Owned, Termination};
 use crate::plan::Failure;
-use crate::plan::operation::{MigrationRef, OPERATION_VERSION, Operation, Outcome, Phase, Progress, Reason, Task, Verdict};
+use crate::plan::operation::{
+    MigrationRef, OPERATION_VERSION, Operation, Outcome, Phase, Progress, Pulse, Reason, Task, Verdict, pulse,
+};
 use crate::plan::record::Advance;
+use crate::plan::summary::second;
 
 /// Seconds between two looks at a mover at work: of a step that is young, and of one that takes hours.
 const OFTEN: i64 = 1;
@@ -83,7 +87,9 @@ async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String,
     let state = jobs::job_state(&client, &home, &job).await.map_err(|e| here(&e))?;
     let started = cx.status.transfer.as_ref().is_some_and(|t| t.started);
     match state {
-        JobState::Absent if started => Ok(lost(format!("Job {home}/{job} of this cluster was deleted by somebody"))),
+        JobState::Absent if started => {
+            Ok(lost(format!("Job {home}/{job} of this cluster was deleted before its verdict was read")))
+        }
         JobState::Absent => {
             create(cx, &job, &operation).await?;
             if let Some(t) = &mut cx.status.transfer {
@@ -106,13 +112,25 @@ async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String,
             }
             Ok(Moved::Not(wait(format!("Job {job} is starting: {words}"))))
         }
-        JobState::Running { pod, waiting: None, .. } => {
+        JobState::Running { uid, pod, waiting: None, .. } => {
             let message = match pod {
                 None => format!("Job {job} is starting"),
                 Some(pod) => match jobs::log_tail(&client, &home, &pod, 5).await {
-                    Ok(text) => match Verdict::at_the_end_of(&text, &operation) {
-                        Some(verdict) => return judge(&about, &job, verdict),
-                        None => progress(cx, &text),
+                    Ok(text) => match (Verdict::at_the_end_of(&text, &operation), last_line(&text)) {
+                        (Some(verdict), _) => return judge(&about, &job, verdict),
+                        (None, None) => "at work".into(),
+                        (None, Some(line)) => match heard(cx, &line) {
+                            Pulse::Beats | Pulse::Noted => progress(cx, &line),
+                            Pulse::Silent(since) => {
+                                let since = second(since);
+                                format!("{}; pod {} has printed nothing since {since}", progress(cx, &line), pod.name)
+                            }
+                            Pulse::Lost(since) => {
+                                // Its Job is gone when its pod is: only then does the next attempt begin.
+                                jobs::delete(&client, &home, &job, &uid).await.map_err(|e| here(&e))?;
+                                format!("pod {} has printed nothing since {} and is ended", pod.name, second(since))
+                            }
+                        },
                     },
                     // Progress is a courtesy: the verdict does not depend on it.
                     Err(e) => format!("at work in pod {} (its log cannot be read: {e})", pod.name),
@@ -242,12 +260,29 @@ fn elapsed(cx: &Context<'_>) -> i64 {
     started.map_or(0, |t| cx.now.as_second() - t.0.as_second())
 }
 
-/// Takes the last progress line of a mover's log into the status; returns it in words.
-fn progress(cx: &mut Context<'_>, log: &str) -> String {
+/// The last progress line of a mover's log.
+fn last_line(log: &str) -> Option<Progress> {
+    log.lines().rev().find_map(|l| serde_json::from_str::<Progress>(l).ok())
+}
+
+fn int(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Takes the pulse of the mover that printed this line, and notes it when it is time to.
+fn heard(cx: &mut Context<'_>, line: &Progress) -> Pulse {
+    let Some(t) = cx.status.transfer.as_mut() else { return Pulse::Beats };
+    let pulse = pulse(t.heard.as_ref(), int(line.line), cx.now);
+    if pulse == Pulse::Noted {
+        t.heard = Some(Heard { line: int(line.line), time: Time(cx.now) });
+    }
+    pulse
+}
+
+/// Takes a progress line into the status; returns it in words.
+fn progress(cx: &mut Context<'_>, p: &Progress) -> String {
     let passed = elapsed(cx);
-    let last = log.lines().rev().find_map(|l| serde_json::from_str::<Progress>(l).ok());
-    let (Some(p), Some(t)) = (last, cx.status.transfer.as_mut()) else { return "at work".into() };
-    let int = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let Some(t) = cx.status.transfer.as_mut() else { return p.words() };
     t.bytes_done = int(p.bytes_done);
     t.bytes_total = p.bytes_total.map(int);
     t.items_done = int(p.tables_done);

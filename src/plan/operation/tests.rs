@@ -75,6 +75,7 @@ fn a_verdict_is_taken_from_the_end_of_the_output_of_its_own_operation_only() {
 fn what_does_not_move_says_why_and_when_it_is_given_up() {
     let mut progress = Progress {
         operation: TaskKind::Restore,
+        line: 7,
         phase: Phase::Working,
         bytes_done: 38 << 20,
         bytes_total: Some(268 << 20),
@@ -99,4 +100,17 @@ fn what_does_not_move_says_why_and_when_it_is_given_up() {
     );
     progress = Progress { phase: Phase::Indexing, indexes_done: 12, quiet: None, ..progress };
     assert_eq!(progress.words(), "all rows are restored; index or constraint 12 of 40");
+}
+
+#[test]
+fn a_mover_that_prints_nothing_is_told_of_and_then_given_up() {
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let heard = Heard { line: 5, time: Time(at(1000)) };
+    assert_eq!(pulse(None, 1, at(1000)), Pulse::Noted);
+    let pulse = |line, second| pulse(Some(&heard), line, at(second));
+    assert_eq!((pulse(6, 1059), pulse(6, 1060)), (Pulse::Beats, Pulse::Noted));
+    // The operator was away for a day: a new line is a new line.
+    assert_eq!(pulse(6, 90_000), Pulse::Noted);
+    assert_eq!((pulse(5, 1150), pulse(5, 1151)), (Pulse::Beats, Pulse::Silent(at(1000))));
+    assert_eq!((pulse(5, 1600), pulse(5, 1601)), (Pulse::Silent(at(1000)), Pulse::Lost(at(1000))));
 }

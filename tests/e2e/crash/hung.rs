@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pgmigration::api::{Outcome, PostgresMigrationStatus, StepName};
 
+use super::paused::{in_node, process};
 use super::troubled::healthy;
 use crate::interruptions::{LONG, brake, large, midway};
 use crate::migration::moved;
@@ -145,6 +146,26 @@ async fn what_hangs_is_named() {
 
     migration.ended(Outcome::Succeeded).await;
     ledger.assert_kept(&scene.target, &[&scene.database]).await;
+    moved(&scene, &migration, &content, &databases).await;
+    scene.end().await;
+}
+
+/// A mover whose process stands still, while its node is well: it is told of, then its Job is deleted and the next attempt begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mover_that_stands_still_is_ended() {
+    operator().await;
+    let scene = Scene::new(Layout::OldToNew, "still", "onyx", &large()).await;
+    let content = scene.source.content(&scene.database).await;
+    let databases = scene.source.databases().await;
+    let migration = scene.migrate("still", |_| ()).await;
+    let job = midway(&migration, StepName::Dump).await.transfer.unwrap().job;
+    let pod = ["-n", &scene.home, "get", "pods", "-l", &format!("job-name={job}"), "-o", "jsonpath={.items[0].metadata.name}"];
+    let pod = Side::New.kubectl_aside(&pod, "").await.unwrap();
+    in_node(format!("kill -STOP {}", process(&pod).await.unwrap())).await.unwrap();
+    println!("the mover stands still");
+    told(&migration, &["has printed nothing since"], Duration::from_secs(240)).await;
+    told(&migration, &["attempt 2: the last one ended with"], Duration::from_secs(720)).await;
+    migration.ended(Outcome::Succeeded).await;
     moved(&scene, &migration, &content, &databases).await;
     scene.end().await;
 }

@@ -11,7 +11,7 @@ use super::stage::{Stage, Way};
 use crate::support::{OPERATOR, SYSTEM, Side, available, eventually, setting};
 
 /// A shell in the node of cluster new, where both operators run.
-async fn in_node(script: String) -> Result<String, String> {
+pub async fn in_node(script: String) -> Result<String, String> {
     let run = move || {
         let output = Command::new(setting("PGM_NODE")).args(["new", "sh", "-c", &script]).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -25,8 +25,8 @@ async fn holder() -> String {
     Side::New.kubectl_aside(&get, "").await.unwrap_or_default()
 }
 
-/// Process of the operator in this pod, as the node numbers it.
-async fn process(pod: &str) -> Result<String, String> {
+/// Process of the operator or mover in this pod, as the node numbers it.
+pub async fn process(pod: &str) -> Result<String, String> {
     let script = format!(
         r#"for p in /proc/[0-9]*; do
              grep -qs "^/postgres-migration-operator" "$p/cmdline" && tr '\0' '\n' <"$p/environ" | grep -qx "HOSTNAME={pod}" && echo "${{p#/proc/}}"
