@@ -36,14 +36,14 @@ struct Choice {
 pub async fn run(context: &Context, task: &DumpTask) -> Result<Verdict, MoverError> {
     let bucket = context.opener.bucket(&task.archive).await?;
     let source = context.opener.pod(&task.source).await?;
-    if let Some(manifest) = adopted(context, &bucket, task).await? {
+    if let Some(manifest) = context.counters.at_bucket(adopted(context, &bucket, task)).await? {
         let text = format!("{:?} was dumped by an earlier attempt", manifest.key);
         return Ok(verdict(context, Reason::Adopted, text, &manifest));
     }
     orphans::end(&source, &context.operation.migration.uid).await?;
     // What has no manifest does not exist.
-    bucket.abort_orphans(&task.archive.key).await?;
-    bucket.delete(&task.archive.key).await?;
+    context.counters.at_bucket(bucket.abort_orphans(&task.archive.key)).await?;
+    context.counters.at_bucket(bucket.delete(&task.archive.key)).await?;
 
     let (mut session, server) = source.checked_session().await?;
     let inventory = catalog::inventory(session.as_mut()).await?;
@@ -136,7 +136,7 @@ async fn transfer(
     server: Version,
     superuser: bool,
 ) -> Result<Written, MoverError> {
-    let mut writer = bucket.writer(&task.archive.key).await?;
+    let mut writer = context.counters.at_bucket(bucket.writer(&task.archive.key)).await?;
     let work = pipe(context, source, task, choice, server, superuser, &mut writer);
     let piped = watch::over(context, source, work).await;
     match piped {
@@ -144,7 +144,7 @@ async fn transfer(
             context.counters.enter(Phase::Sealing);
             let written = context.counters.at_bucket(writer.complete()).await?;
             // The answer to its beginning may have been lost, and so another upload begun in its place.
-            bucket.abort_orphans(&task.archive.key).await?;
+            context.counters.at_bucket(bucket.abort_orphans(&task.archive.key)).await?;
             Ok(written)
         }
         Err(error) => {

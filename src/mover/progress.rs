@@ -17,6 +17,9 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Most characters of what is said about a wait.
 const LONGEST: usize = 500;
 
+/// Seconds by which an end must come sooner to be told instead.
+const SOONER: i64 = 15;
+
 /// How long the bucket may take until it is said that it is waited for.
 const BUCKET: Duration = Duration::from_secs(10);
 
@@ -77,13 +80,17 @@ impl Counters {
 
     /// Says why nothing moves, until something does. It is given up after `left`; `None`: never, because somebody is at work.
     ///
-    /// Of several that wait for something at a time, the first is heard until its time is over: words that change with
-    /// every look would tell nobody since when nothing moves.
+    /// Of several that wait for something at a time, the first is heard until its time is over, unless another's is over well
+    /// before: words that change with every look would tell nobody since when nothing moves.
     pub fn quiet(&self, found: &str, left: Option<Duration>) {
         let now = Timestamp::now();
         let until = left.and_then(|left| now.checked_add(left).ok());
+        let stands = |known: &Quiet, until: Option<Timestamp>| match (&known.until, until) {
+            (Some(Time(told)), Some(until)) => *told > now && until.as_second() + SOONER >= told.as_second(),
+            (_, _) => false,
+        };
         self.change(|p| match &p.quiet {
-            Some(known) if known.until.as_ref().is_some_and(|t| t.0 > now) && until.is_some() => {}
+            Some(known) if stands(known, until) => {}
             Some(_) | None => {
                 let found = found.chars().take(LONGEST).collect();
                 p.quiet = Some(Quiet { found, until: until.map(Time) });

@@ -63,7 +63,7 @@ pub async fn run(context: &Context, task: &RestoreTask) -> Result<Verdict, Mover
     let bucket = context.opener.bucket(&task.archive).await?;
     let target = context.opener.pod(&task.target).await?;
     let uid = &context.operation.migration.uid;
-    let manifest = verify::sealed(&bucket, uid, &task.archive.key, &task.sealed).await?;
+    let manifest = context.counters.at_bucket(verify::sealed(&bucket, uid, &task.archive.key, &task.sealed)).await?;
     match restore(context, task, &bucket, &target, &manifest).await {
         Err(error) if matches!(error.reason, Reason::RestoreFailed | Reason::ExtensionFailed) => {
             Err(blame(context, &bucket, &manifest, error).await)
@@ -88,13 +88,13 @@ async fn restore(
     manifest: &DatabaseManifest,
 ) -> Result<Verdict, MoverError> {
     let uid = &context.operation.migration.uid;
-    let object = verify::object_of(bucket, manifest).await?;
+    let object = context.counters.at_bucket(verify::object_of(bucket, manifest)).await?;
     let password = context.opener.password_line(&task.owner).await?;
     orphans::end(target, uid).await?;
 
     let (mut session, server) = target.checked_session().await?;
     let document_key = keys::document(&task.archive.key, "restore", server.database_oid);
-    if let Some(document) = settled(bucket, &document_key, manifest, &server).await? {
+    if let Some(document) = context.counters.at_bucket(settled(bucket, &document_key, manifest, &server)).await? {
         let text = format!("{:?} was restored by an earlier attempt", manifest.key);
         return Ok(verdict(context, Reason::Adopted, text, manifest, &document, document_key));
     }

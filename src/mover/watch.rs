@@ -101,7 +101,7 @@ async fn lost(context: &Context, pods: &[&PodEnd], of: Of) -> MoverError {
             continue;
         }
         let looks = join_all(pods.iter().map(|pod| look(context, pod))).await;
-        if counters.moves() != moves {
+        if counters.moves() != moves || counters.is_at_bucket() {
             // What moved in the meantime is the better news.
             continue;
         }

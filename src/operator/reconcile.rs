@@ -109,6 +109,10 @@ impl Visit {
             Next::Release => {
                 if self.before.resumed && self.before.fence.is_some() {
                     self.event(reasons::FENCE_REMAINS, summary::FENCE_REMAINS).await;
+                    // Nobody can read the hold of an object that is gone.
+                    if let (Some(hold), Some(words)) = (&self.before.hold, summary::not_started(&self.before)) {
+                        self.publish(EventType::Warning, &hold.reason, &words).await;
+                    }
                 }
                 self.set_finalizer(false).await?;
                 if self.live.metadata.deletion_timestamp.is_none() {

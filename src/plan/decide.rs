@@ -119,7 +119,7 @@ pub fn next(view: View<'_>) -> Next {
         return Next::BeginUndo(UndoCause::Rollback);
     }
     if deleting {
-        // Half started, the application would stand still for ever: only a hold tells somebody to start the rest.
+        // Half started, the application would stand still for ever: only where it is held somebody is told to start the rest.
         let starting = status.resumed && status.hold.is_none() && first_undone(status) == Some(StepName::Resume);
         return if started && !status.resumed {
             Next::BeginUndo(UndoCause::Deletion)

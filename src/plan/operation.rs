@@ -285,7 +285,7 @@ pub struct OwnerLogin {
 pub struct Progress {
     /// What is running.
     pub operation: TaskKind,
-    /// Counts the lines that were printed.
+    /// Counts the lines that were printed, from 1.
     #[serde(default)]
     pub line: u64,
     /// Which part of it.
@@ -347,6 +347,10 @@ const LOST: i64 = 600;
 
 /// Takes the pulse of a mover whose last line has this number.
 pub fn pulse(heard: Option<&Heard>, line: i64, now: Timestamp) -> Pulse {
+    // Movers of older images number no lines.
+    if line == 0 {
+        return Pulse::Beats;
+    }
     let Some(heard) = heard else { return Pulse::Noted };
     let passed = now.as_second() - heard.time.0.as_second();
     match line == heard.line {

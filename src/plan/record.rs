@@ -183,11 +183,14 @@ pub fn finding(failure: &Failure) -> Finding {
     Finding { reason: failure.reason.into(), path: path.into(), message: advice::advised(message, failure.reason, LIMIT) }
 }
 
-/// A person raised `spec.retry` for a held step: its next attempt begins.
+/// A person raised `spec.retry` for a held step: it goes on, in its next attempt.
 pub fn unhold(status: &mut PostgresMigrationStatus, spec: &PostgresMigrationSpec, now: Timestamp) {
     if let Some(hold) = status.hold.take() {
         let e = entry(status, hold.step);
-        e.attempt += 1;
+        // An attempt at the schema is over when its Job is: one that works, or has done its work, must not be run a second time.
+        if hold.step != StepName::SchemaJob || hold.reason == reasons::SCHEMA_JOB_FAILED {
+            e.attempt += 1;
+        }
         e.failures = 0;
         e.failing_since = None;
         e.not_before = None;

@@ -9,7 +9,9 @@ use super::going_back;
 use super::itinerary::{ITINERARY, leg_of, number};
 use super::record::{LIMIT, bounded};
 use crate::api::conditions::{reasons, types};
-use crate::api::{Mode, Outcome, Phase, PostgresMigrationSpec, PostgresMigrationStatus, StepName, StepState, Undo, UndoCause};
+use crate::api::{
+    Mode, Outcome, Phase, PostgresMigrationSpec, PostgresMigrationStatus, Side, StepName, StepState, Undo, UndoCause,
+};
 
 struct Word {
     status: &'static str,
@@ -134,6 +136,21 @@ fn message(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus, rest:
 
 const CANCEL_TOO_LATE: &str = "spec.cancel came after the database was published and is not acted on. \
     Set spec.rollback to go back to the old database.";
+
+/// Workloads of the application that a hold left standing still, for an object that is deleted: somebody has to start them.
+pub fn not_started(status: &PostgresMigrationStatus) -> Option<String> {
+    let left = status.quiesced.iter().filter(|q| q.side == Side::Target && !q.restored);
+    let names: Vec<String> = left.map(|q| format!("{:?} {}/{}", q.kind, q.namespace, q.name)).take(10).collect();
+    let hold = status.hold.as_ref()?;
+    (!names.is_empty()).then(|| {
+        fitted(
+            &format!("Not started: {}; start them by hand. Held was {}: ", names.join(", "), title(hold.step)),
+            &hold.message,
+            &[],
+            LIMIT,
+        )
+    })
+}
 
 /// Said when a finished object is deleted.
 pub const FENCE_REMAINS: &str = "the object is deleted; the source database stays fenced and its data unchanged. docs/runbook.md tells how to open it by hand";

@@ -30,10 +30,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         if known.is_some_and(|at| cx.status.schema_jobs[at].succeeded) {
             continue;
         }
-        let job = match known.map(|at| cx.status.schema_jobs[at].clone()) {
-            Some(earlier) if earlier.created && goes_on(cx, &earlier.job).await? => earlier.job,
-            Some(_) | None => cx.names.schema_job(&entry.name, attempt),
-        };
+        let job = cx.names.schema_job(&entry.name, attempt);
         let Some(at) = known.filter(|at| cx.status.schema_jobs[*at].job == job) else {
             // The intent. A failed attempt's entry is taken over; its Job stays for people to read until the end.
             cx.status.schema_jobs.retain(|s| s.name != entry.name);
@@ -92,8 +89,8 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
                 }
                 Ok(Advance::Wait { seconds: 2, message: format!("Job {namespace}/{job} is starting: {words}") })
             }
-            JobState::Running { .. } => {
-                Ok(Advance::Wait { seconds: 2, message: format!("Job {namespace}/{job} runs {}", entry.command.join(" ")) })
+            JobState::Running { leaving, .. } => {
+                ending(cx.now, leaving, format!("Job {namespace}/{job} runs {}", entry.command.join(" "))).map_err(named)
             }
             JobState::Succeeded { .. } => {
                 cx.status.schema_jobs[at].succeeded = true;
@@ -110,13 +107,6 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         };
     }
     Ok(Advance::Done)
-}
-
-/// Whether a Job works, or has done its work, whatever it was that the attempt failed for: it must not be run a second time.
-async fn goes_on(cx: &mut Context<'_>, job: &str) -> Result<bool, Failure> {
-    let (client, namespace) = (cx.cluster(Side::Target).await?, cx.namespace(Side::Target));
-    let state = jobs::job_state(&client, &namespace, job).await.map_err(|e| cx.api(Side::Target, &e))?;
-    Ok(matches!(state, JobState::Succeeded { .. } | JobState::Running { waiting: None, .. }))
 }
 
 /// Ends what earlier attempts left at work: two schema jobs must never work on one database. Those that have ended stay, for

@@ -87,13 +87,11 @@ async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String,
     let state = jobs::job_state(&client, &home, &job).await.map_err(|e| here(&e))?;
     let started = cx.status.transfer.as_ref().is_some_and(|t| t.started);
     match state {
-        JobState::Absent if started => {
-            Ok(lost(format!("Job {home}/{job} of this cluster was deleted before its verdict was read")))
-        }
+        JobState::Absent if started => Ok(lost(gone(cx, &format!("Job {home}/{job} of this cluster")))),
         JobState::Absent => {
             create(cx, &job, &operation).await?;
             if let Some(t) = &mut cx.status.transfer {
-                t.started = true;
+                (t.started, t.heard) = (true, None);
             }
             Ok(Moved::Not(wait(format!("Job {job} is starting"))))
         }
@@ -112,10 +110,10 @@ async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String,
             }
             Ok(Moved::Not(wait(format!("Job {job} is starting: {words}"))))
         }
-        JobState::Running { uid, pod, waiting: None, .. } => {
+        JobState::Running { uid, pod, leaving, waiting: None, .. } => {
             let message = match pod {
                 None => format!("Job {job} is starting"),
-                Some(pod) => match jobs::log_tail(&client, &home, &pod, 5).await {
+                Some(pod) => match jobs::log_tail(&client, &home, &pod, 20).await {
                     Ok(text) => match (Verdict::at_the_end_of(&text, &operation), last_line(&text)) {
                         (Some(verdict), _) => return judge(&about, &job, verdict),
                         (None, None) => "at work".into(),
@@ -136,6 +134,10 @@ async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String,
                     Err(e) => format!("at work in pod {} (its log cannot be read: {e})", pod.name),
                 },
             };
+            // It waits as long as its node does not say that the pod has ended.
+            if leaving.is_some() {
+                return ending(cx.now, leaving, message).map(Moved::Not);
+            }
             Ok(Moved::Not(Advance::Wait { seconds: (elapsed(cx) / 60).clamp(OFTEN, SELDOM), message }))
         }
         JobState::Succeeded { end, .. } => ended(&about, &home, &job, "it is complete, but its pod is gone", end),
@@ -260,6 +262,15 @@ fn elapsed(cx: &Context<'_>) -> i64 {
     started.map_or(0, |t| cx.now.as_second() - t.0.as_second())
 }
 
+/// Why a mover's Job is there no more.
+fn gone(cx: &Context<'_>, job: &str) -> String {
+    let heard = cx.status.transfer.as_ref().and_then(|t| t.heard.as_ref());
+    match heard.map(|heard| pulse(Some(heard), heard.line, cx.now)) {
+        Some(Pulse::Lost(since)) => format!("{job} had printed nothing since {} and was ended", second(since)),
+        Some(_) | None => format!("{job} was deleted before its verdict was read"),
+    }
+}
+
 /// The last progress line of a mover's log.
 fn last_line(log: &str) -> Option<Progress> {
     log.lines().rev().find_map(|l| serde_json::from_str::<Progress>(l).ok())
@@ -272,6 +283,8 @@ fn int(n: u64) -> i64 {
 /// Takes the pulse of the mover that printed this line, and notes it when it is time to.
 fn heard(cx: &mut Context<'_>, line: &Progress) -> Pulse {
     let Some(t) = cx.status.transfer.as_mut() else { return Pulse::Beats };
+    // Whoever made it, it is there: when it is gone, it was deleted.
+    t.started = true;
     let pulse = pulse(t.heard.as_ref(), int(line.line), cx.now);
     if pulse == Pulse::Noted {
         t.heard = Some(Heard { line: int(line.line), time: Time(cx.now) });

@@ -79,7 +79,7 @@ impl ExecError {
             _ => {
                 let words = chain(error);
                 let words = words.strip_prefix("ServiceError: ").unwrap_or(&words);
-                Self::new(ExecErrorKind::Connect, format!("the API server does not answer: {words}"))
+                Self::new(ExecErrorKind::Connect, format!("no connection to the API server: {words}"))
             }
         }
     }

@@ -82,6 +82,8 @@ pub enum JobState {
         pod: Option<JobPod>,
         /// What it waits for, unless the container runs or has run.
         waiting: Option<Waiting>,
+        /// Since when its pod is being deleted: until the node says that it has ended, it may work.
+        leaving: Option<Timestamp>,
         /// How the container ended, when it has: Kubernetes' word follows seconds later, or never while an injected container runs.
         end: Option<Termination>,
     },
@@ -204,7 +206,8 @@ fn judge(job: &Job, pods: &[Pod]) -> JobState {
             }),
         };
         let end = pod.and_then(|pod| termination(pod, &container));
-        JobState::Running { uid, pod: pod.map(|pod| JobPod { name: pod.name_any(), container }), waiting, end }
+        let leaving = pod.and_then(|pod| pod.metadata.deletion_timestamp.as_ref()).map(|time| time.0);
+        JobState::Running { leaving, uid, pod: pod.map(|pod| JobPod { name: pod.name_any(), container }), waiting, end }
     }
 }
 

@@ -106,7 +106,7 @@ fn what_does_not_move_says_why_and_when_it_is_given_up() {
 fn a_mover_that_prints_nothing_is_told_of_and_then_given_up() {
     let at = |second| Timestamp::from_second(second).unwrap();
     let heard = Heard { line: 5, time: Time(at(1000)) };
-    assert_eq!(pulse(None, 1, at(1000)), Pulse::Noted);
+    assert_eq!((pulse(None, 1, at(1000)), pulse(Some(&heard), 0, at(9000))), (Pulse::Noted, Pulse::Beats));
     let pulse = |line, second| pulse(Some(&heard), line, at(second));
     assert_eq!((pulse(6, 1059), pulse(6, 1060)), (Pulse::Beats, Pulse::Noted));
     // The operator was away for a day: a new line is a new line.

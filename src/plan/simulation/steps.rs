@@ -365,13 +365,8 @@ pub fn replace(cx: &mut Call<'_>, expected: Setting, new: Setting, intent: bool)
 
 fn schema_job(cx: &mut Call<'_>) -> Answer {
     let attempt = record::attempt(cx.status, StepName::SchemaJob);
-    let mut attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
-    let earlier = *cx.world.job(Task::Schema);
-    let made = cx.status.schema_jobs.first().is_some_and(|s| s.created && s.job == earlier.attempt.to_string());
-    if made && matches!(earlier.state, JobState::Running | JobState::Done) {
-        attempt = earlier.attempt;
-    }
     let job = attempt.to_string();
+    let attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
     if cx.status.schema_jobs.first().is_some_and(|s| s.succeeded) {
         return Ok(Advance::Done);
     }
@@ -396,6 +391,7 @@ fn schema_job(cx: &mut Call<'_>) -> Answer {
             }
             cx.effect(cx.seen.schema_jobs.first().is_some_and(|s| s.job == job), "a schema job is started")?;
             assert!(known.state != JobState::Running || !cx.alone, "effect twice: two schema jobs at work");
+            assert!(known.state != JobState::Done || !cx.alone, "effect twice: the schema job had done its work");
             *cx.world.job(Task::Schema) = Job { attempt, state: JobState::Running };
             cx.status.schema_jobs[0].created = true;
             Ok(wait())
