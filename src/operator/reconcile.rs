@@ -110,7 +110,7 @@ impl Visit {
                 if self.before.resumed && self.before.fence.is_some() {
                     self.event(reasons::FENCE_REMAINS, summary::FENCE_REMAINS).await;
                     // Nobody can read the hold of an object that is gone.
-                    if let (Some(hold), Some(words)) = (&self.before.hold, summary::not_started(&self.before)) {
+                    if let (Some(hold), Some(words)) = (&self.before.hold, summary::not_started(&self.live.spec, &self.before)) {
                         self.publish(EventType::Warning, &hold.reason, &words).await;
                     }
                 }

@@ -183,7 +183,7 @@ pub fn finding(failure: &Failure) -> Finding {
     Finding { reason: failure.reason.into(), path: path.into(), message: advice::advised(message, failure.reason, LIMIT) }
 }
 
-/// A person raised `spec.retry` for a held step: it goes on, in its next attempt.
+/// A person raised `spec.retry` for a held step: it goes on.
 pub fn unhold(status: &mut PostgresMigrationStatus, spec: &PostgresMigrationSpec, now: Timestamp) {
     if let Some(hold) = status.hold.take() {
         let e = entry(status, hold.step);

@@ -10,7 +10,7 @@ use super::itinerary::{ITINERARY, leg_of, number};
 use super::record::{LIMIT, bounded};
 use crate::api::conditions::{reasons, types};
 use crate::api::{
-    Mode, Outcome, Phase, PostgresMigrationSpec, PostgresMigrationStatus, Side, StepName, StepState, Undo, UndoCause,
+    Mode, Outcome, Phase, PostgresMigrationSpec, PostgresMigrationStatus, Side, StepName, StepState, Undo, UndoCause, Workload,
 };
 
 struct Word {
@@ -138,8 +138,13 @@ const CANCEL_TOO_LATE: &str = "spec.cancel came after the database was published
     Set spec.rollback to go back to the old database.";
 
 /// Workloads of the application that a hold left standing still, for an object that is deleted: somebody has to start them.
-pub fn not_started(status: &PostgresMigrationStatus) -> Option<String> {
-    let left = status.quiesced.iter().filter(|q| q.side == Side::Target && !q.restored);
+pub fn not_started(spec: &PostgresMigrationSpec, status: &PostgresMigrationStatus) -> Option<String> {
+    // An application that is a writer too was stopped once, for the source.
+    let stopped = |w: &Workload| {
+        let named = |side| status.quiesced.iter().find(|q| q.side == side && q.kind == w.kind && q.name == w.name);
+        named(Side::Target).or_else(|| named(Side::Source))
+    };
+    let left = spec.target.application.workloads.iter().filter_map(stopped).filter(|q| !q.restored);
     let names: Vec<String> = left.map(|q| format!("{:?} {}/{}", q.kind, q.namespace, q.name)).take(10).collect();
     let hold = status.hold.as_ref()?;
     (!names.is_empty()).then(|| {

@@ -97,6 +97,12 @@ impl<'a> Context<'a> {
         self.status.steps.iter().find(|s| s.name == step).map_or(0, |s| s.failures)
     }
 
+    /// Seconds since the undo began; 0 when there is none.
+    pub fn undoing_for(&self) -> i64 {
+        let begun = self.status.undo.as_ref().and_then(|u| u.start_time.as_ref());
+        begun.map_or(0, |t| self.now.as_second() - t.0.as_second())
+    }
+
     /// The object, as labels of what belongs to it name it.
     pub fn migration(&self) -> MigrationId {
         MigrationId { name: self.object.name_any(), uid: self.names.uid().into() }

@@ -162,8 +162,7 @@ pub async fn application_at_rest(cx: &mut Context<'_>) -> Result<Option<Advance>
         let pods = workloads::pods_left(&client, &now.id()).await.map_err(|e| cx.api(Side::Target, &e))?;
         if !pods.quiet() {
             let names = pods.names.join(", ");
-            let begun = cx.status.undo.as_ref().and_then(|u| u.start_time.as_ref());
-            let waited = begun.map_or(0, |t| cx.now.as_second() - t.0.as_second());
+            let waited = cx.undoing_for();
             if waited > DEADLINE {
                 return Err(Failure::needs_human(
                     reasons::WRITERS_STILL_RUNNING,

@@ -130,8 +130,7 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         return Ok(Advance::Done);
     }
     let left = left.into_iter().take(10).collect::<Vec<_>>().join("; ");
-    let begun = cx.status.undo.as_ref().and_then(|u| u.start_time.as_ref());
-    let waited = begun.map_or(0, |t| cx.now.as_second() - t.0.as_second());
+    let waited = cx.undoing_for();
     if waited > STOPPED_WITHIN {
         return Err(Failure::needs_human(
             reasons::WRITERS_STILL_RUNNING,

@@ -166,3 +166,30 @@ fn a_refusal_says_how_the_next_look_comes_about() {
         assert!(message.starts_with(begins) && message.contains(words), "{message}");
     }
 }
+
+#[test]
+fn what_a_hold_left_standing_still_is_named_when_the_object_goes() {
+    let mut status = failed_at_compare("x");
+    status.hold = Some(Hold { step: StepName::Resume, reason: reasons::NOT_AVAILABLE.into(), message: "worker is gone".into() });
+    let mut spec = spec();
+    spec.target.application.workloads = ["api", "worker"]
+        .map(|name| crate::api::Workload { kind: WorkloadKind::Deployment, name: name.into(), replicas: None })
+        .into();
+    let stopped = |side, namespace: &str, name: &str, restored| crate::api::Quiesced {
+        side,
+        namespace: namespace.into(),
+        name: name.into(),
+        restored,
+        ..failed_at_compare("x").quiesced[0].clone()
+    };
+    // Writers of the old side stay stopped, also those of the same name.
+    status.quiesced = vec![
+        stopped(Side::Source, "old", "api", false),
+        stopped(Side::Target, "new", "api", true),
+        stopped(Side::Source, "old", "worker", false),
+    ];
+    let said = not_started(&spec, &status).unwrap();
+    assert_eq!(said, "Not started: Deployment old/worker; start them by hand. Held was Step 14 (Resume): worker is gone.");
+    status.quiesced[2].restored = true;
+    assert_eq!(not_started(&spec, &status), None);
+}
