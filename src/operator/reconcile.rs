@@ -360,7 +360,7 @@ impl Visit {
             secondary: None,
         };
         if let Err(error) = self.visitor.recorder.publish(&event, &self.live.object_ref(&())).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, reason, "the event could not be published");
+            tracing::warn!(error = &error as &dyn std::error::Error, reason, note = message, "the event could not be published");
         }
     }
 }

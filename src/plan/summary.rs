@@ -181,7 +181,10 @@ fn undoing(status: &PostgresMigrationStatus, undo: &Undo, now: Timestamp) -> Str
         fitted(
             "",
             &doing,
-            &["It is tried again until it works: mend the cause.", &going_back::outstanding(status)],
+            &[
+                "It is tried again until it works: mend the cause, or do what docs/runbook.md says under By hand.",
+                &going_back::outstanding(status),
+            ],
             LIMIT * 4 / 5,
         )
     } else {

@@ -91,7 +91,12 @@ impl Campaign {
         writeln!(file, "{}", serde_json::to_string(&done).unwrap()).unwrap();
         println!(
             "{:?} {:>3} s  {} {} {}  {}",
-            done.verdict, done.seconds, done.case.round, done.case.way, done.case.at, done.why
+            done.verdict,
+            done.seconds,
+            done.case.round,
+            done.case.way,
+            done.case.at.replace('\n', " + "),
+            done.why
         );
         self.done.push(done);
     }
@@ -155,7 +160,7 @@ async fn lane(queue: Arc<Mutex<VecDeque<Case>>>, state: Arc<Mutex<Campaign>>, pl
                 let why = why.unwrap_or_default();
                 let evidence = evidence(&homes, &since).await;
                 let name: String = format!("{} {} {}", case.round, case.way, case.at);
-                let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(100).collect();
+                let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(200).collect();
                 let file = state.lock().unwrap().folder.join("failures").join(&name);
                 fs::write(file, format!("{case:?}\n{why}\n{evidence}")).unwrap();
                 let verdict = match why.split(':').next() {

@@ -1,24 +1,39 @@
 //! What a migration lives on is deleted behind its fence: its Secrets, its account, its whole namespace. Nothing is opened or dropped
 //! by guess: the object says what is missing and what still stands, and goes on when it is back, or leaves the rest to a person.
 
+use std::sync::Mutex;
+
 use pgmigration::api::{Outcome, PostgresMigrationStatus, StepName};
+use pgmigration::plan::itinerary::ITINERARY;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use crate::interruptions::as_before;
 use crate::support::ledger::Ledger;
 use crate::support::migration::{Migration, condition};
 use crate::support::scene::{ACCOUNT, Layout, Scene};
+use crate::support::snapshot::assert_same;
 use crate::support::{Side, eventually};
 
 const SOURCE: &str = include_str!("../support/source.sql");
 
-/// What docs/runbook.md tells a person to do where the fence of `database` is to be opened by hand.
-fn by_hand(database: &str, uid: &str) -> String {
+/// What docs/runbook.md tells a person to do by hand about this part of a migration of `onyx` with the UID `uid`.
+fn by_hand(part: &str, uid: &str) -> String {
+    let heading = match part {
+        "name" => "**The database's name on the target.**",
+        "copy" => "**Copy on the target.**",
+        "fence" => "**Fence of the source database.**",
+        other => panic!("{other}"),
+    };
     let text = include_str!("../../../docs/runbook.md");
-    let script = text.split_once("## By hand").and_then(|(_, rest)| rest.split_once("```sql")).unwrap().1;
-    let script = script.split_once("```").unwrap().0;
-    assert!(script.contains("shop_f47ac10b58ccf"), "{script}");
-    script.replace("f47ac10b58cc", &uid[..12]).replace("shop", database)
+    let script = text.split_once(heading).and_then(|(_, rest)| rest.split_once("```sql")?.1.split_once("```")).unwrap().0;
+    assert!(script.contains("shop_f47ac10b58cc"), "{script}");
+    script.replace("f47ac10b58cc", &digits(uid)).replace("shop", "onyx")
+}
+
+/// Those of a UID that derived names have.
+fn digits(uid: &str) -> String {
+    uid.replace('-', "")[..12].to_owned()
 }
 
 /// Waits until the undo has failed often enough to call for a person; returns what it says.
@@ -54,24 +69,127 @@ async fn without_a_secret_or_its_account_it_waits_and_goes_on() {
     scene.end().await;
 }
 
+/// What became of an object whose namespace was deleted.
+enum End {
+    /// It was released: nothing was left to undo, or the application had been allowed to write.
+    Released {
+        /// The latter.
+        resumed: bool,
+    },
+    /// It keeps its namespace and says this.
+    Stuck(String),
+}
+
+/// Waits until the object is gone, or says that it cannot go on.
+async fn end(migration: &Migration) -> End {
+    let last = Mutex::new(PostgresMigrationStatus::default());
+    eventually("the object to be released or to be stuck", || async {
+        let Some(object) = migration.api.get_opt(&migration.name).await.map_err(|e| e.to_string())? else {
+            return Ok(End::Released { resumed: last.lock().unwrap().resumed });
+        };
+        let status = object.status.unwrap_or_default();
+        let stuck = condition(&status, "Stalled") == "True" && status.undo.is_some();
+        let message = status.message.clone().unwrap_or_default();
+        *last.lock().unwrap() = status;
+        if stuck && object.metadata.deletion_timestamp.is_some() { Ok(End::Stuck(message)) } else { Err(message) }
+    })
+    .await
+}
+
+/// The object's own namespace goes in the midst of each step. Either nothing was left to undo, or the object names everything that is,
+/// and whoever does what the runbook says has all as it was, and every acknowledged row.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_its_namespace_it_names_what_is_left_to_do_by_hand() {
-    let scene = Scene::new(Layout::OldToNew, "gone", "onyx", SOURCE).await;
-    let ledger = Ledger::begin(&scene.source, &scene.database).await;
-    let migration = scene.migrate("gone", |_| ()).await;
-    migration.stop_after(StepName::Restore).await;
-    let uid = migration.api.get(&migration.name).await.unwrap().metadata.uid.unwrap().replace('-', "");
-    Side::New.kubectl_aside(&["delete", "namespace", &scene.home, "--wait=false"], "").await.unwrap();
-    let message = stuck(&migration).await;
-    for words in ["Not put back yet: ", "dump ", "fence of the source database", "/api", "/worker"] {
-        assert!(message.contains(words), "no {words:?} in {message}");
+async fn without_its_namespace_in_each_step_it_names_what_is_left_to_do_by_hand() {
+    let steps = ITINERARY.map(|leg| tokio::spawn(without_its_namespace(leg.step)));
+    for (step, done) in ITINERARY.iter().zip(steps) {
+        done.await.unwrap_or_else(|error| panic!("{:?}: {error}", step.step));
     }
-    scene.source.sql("postgres", &by_hand("onyx", &uid)).await;
-    scene.deploy(&scene.source, 1);
-    scene.writes(&scene.source).await;
-    ledger.assert_kept(&scene.source, &[&scene.database]).await;
-    let release = ["-n", &scene.home, "patch", "pgmig", "gone", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#];
-    Side::New.kubectl_aside(&release, "").await.unwrap();
+}
+
+async fn without_its_namespace(step: StepName) {
+    // As many at a time as the clusters carry.
+    static LANES: Semaphore = Semaphore::const_new(3);
+    let _lane = LANES.acquire().await.unwrap();
+    // Both servers in the other cluster: of this one everything is gone.
+    let scene = Scene::new(Layout::Remote, "gone", "onyx", SOURCE).await;
+    let (source, target) = (&scene.source, &scene.target);
+    let ledgers = [Ledger::begin(source, &scene.database).await, Ledger::begin(target, &scene.database).await];
+    let (before, content) = (scene.ends().await, source.content(&scene.database).await);
+    let migration = scene.migrate("gone", |_| ()).await;
+    migration.begun(step).await;
+    let uid = migration.api.get(&migration.name).await.unwrap().metadata.uid.unwrap();
+    Side::New.kubectl_aside(&["delete", "namespace", &scene.home, "--wait=false"], "").await.unwrap();
+    let end = end(&migration).await;
+
+    let derived = |letter: &str| format!("onyx_{}{letter}", digits(&uid));
+    let [fenced, copied, aside] = ["f", "s", "a"].map(derived);
+    let (at_source, at_target) = (source.databases().await, target.databases().await);
+    let closed = at_source.contains(&fenced);
+    let published = at_target.contains(&aside);
+    match end {
+        End::Released { resumed: true } => {
+            assert!(closed && published, "{step:?}: {at_source:?} {at_target:?}");
+            // What was not started stands in the operator's log: nothing can be written in a namespace that goes.
+            scene.start_by_hand(target).await;
+            scene.writes(target).await;
+            ledgers[0].assert_kept(target, &["onyx"]).await;
+            ledgers[1].assert_kept(target, &["onyx", &aside]).await;
+            println!("{step:?}: released, the application works on the new database");
+        }
+        End::Released { resumed: false } => {
+            ledgers[0].assert_kept(source, &["onyx"]).await;
+            ledgers[1].assert_kept(target, &["onyx"]).await;
+            assert_same(&before, &scene.ends().await);
+            println!("{step:?}: released, all is as it was");
+        }
+        End::Stuck(message) => {
+            println!("{step:?}: {message}");
+            let settings =
+                target.side.kubectl_aside(&["-n", &target.namespace, "get", "secrets", "-o", "name"], "").await.unwrap();
+            let settings = settings.lines().any(|name| name.contains("previous"));
+            let copy = format!("copy {copied:?} on the target");
+            let archive = scene.uploads().await.contains(".dump");
+            for (there, words) in [
+                (published, "the database's name on the target"),
+                (settings, "settings of the application (previous values: Secret "),
+                (at_target.contains(&copied) || published, &copy),
+                (archive, "dump "),
+                (closed, "fence of the source database"),
+                (true, "/api"),
+            ] {
+                assert_eq!(message.contains(words), there, "{step:?}: {words:?} in {message}");
+            }
+            if published {
+                target.sql("postgres", &by_hand("name", &uid)).await;
+                ledgers[1].assert_kept(target, &["onyx", &copied]).await;
+            }
+            if published || at_target.contains(&copied) {
+                target.sql("postgres", &by_hand("copy", &uid)).await;
+                ledgers[1].settle(target, "onyx").await;
+            }
+            if closed {
+                source.sql("postgres", &by_hand("fence", &uid)).await;
+            }
+            for server in [source, target] {
+                scene.start_by_hand(server).await;
+                let label = format!("pgmigration.dev/migration-uid={}", uid);
+                server.side.kubectl_aside(&["-n", &server.namespace, "delete", "jobs,secrets", "-l", &label], "").await.unwrap();
+            }
+            for server in [source, target] {
+                scene.writes(server).await;
+            }
+            ledgers[0].assert_kept(source, &["onyx"]).await;
+            ledgers[1].assert_kept(target, &["onyx"]).await;
+            assert_same(&before, &scene.ends().await);
+            let release =
+                ["-n", &scene.home, "patch", "pgmig", "gone", "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#];
+            Side::New.kubectl_aside(&release, "").await.unwrap();
+        }
+    }
+    if !closed {
+        assert_same(&content, &source.content("onyx").await);
+    }
+    assert!(scene.uploads().await.ends_with("] []\n"), "{step:?}: an upload was left: {}", scene.uploads().await);
     eventually("the namespace to be gone", || async {
         match Side::New.kubectl_aside(&["get", "namespace", &scene.home], "").await {
             Err(error) if error.contains("NotFound") => Ok(()),
@@ -79,5 +197,7 @@ async fn without_its_namespace_it_names_what_is_left_to_do_by_hand() {
         }
     })
     .await;
-    Side::Old.kubectl_aside(&["delete", "namespace", &scene.source.namespace, "--wait=false"], "").await.unwrap();
+    for server in [source, target] {
+        server.side.kubectl_aside(&["delete", "namespace", &server.namespace, "--wait=false"], "").await.unwrap();
+    }
 }

@@ -398,17 +398,7 @@ impl Stage {
             let label = format!("pgmigration.dev/migration-uid={uid}");
             let mine = ["-n", &server.namespace, "delete", "jobs,secrets", "-l", &label, "--cascade=foreground"];
             server.side.kubectl_aside(&mine, "").await.unwrap();
-            self.scene.deploy(server, 1);
-            // What the manifests do not say.
-            let resume = r#"{"spec": {"suspend": false}}"#;
-            let record = format!("{}-", pgmigration::api::names::ORIGINAL_ANNOTATION);
-            // Pods read their environment once, as it was when they were started.
-            let restart = ["delete", "pods", "-l", "app in (api, worker)"];
-            let annotate = ["annotate", "deployments,cronjobs", "--all", &record];
-            for words in [["patch", "cronjob/tidy", "-p", resume], annotate, restart] {
-                let arguments = [&["-n", server.namespace.as_str()], words.as_slice()].concat();
-                server.side.kubectl_aside(&arguments, "").await.unwrap();
-            }
+            self.scene.start_by_hand(server).await;
         }
         self.empty_the_bucket().await;
         self.ledgers[1].settle(target, DATABASE).await;

@@ -1,5 +1,6 @@
-//! Every boundary by itself, one migration each. `make chaos` runs it with its settings: ROUNDS (1) and those of [`campaign`].
-//! The first round ends at each boundary alone; later ones at two of one migration, and at bytes that the seed picks.
+//! Every boundary, and bytes that the seed picks. `make chaos` runs it with its settings: ROUNDS (1), TOGETHER (1) and those of
+//! [`campaign`]. The first round ends each migration at TOGETHER boundaries that are far apart, with 1 at each boundary by itself;
+//! later ones at two or more that the seed brings together.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +37,7 @@ async fn boundaries() -> BTreeMap<String, Vec<String>> {
     found
 }
 
-fn cases(boundaries: &BTreeMap<String, Vec<String>>, rounds: u64, seed: u64) -> Vec<Case> {
+fn cases(boundaries: &BTreeMap<String, Vec<String>>, rounds: u64, together: usize, seed: u64) -> Vec<Case> {
     let mut all = Vec::new();
     let mut dice = Dice::new(seed);
     for round in 1..=rounds {
@@ -47,21 +48,42 @@ fn cases(boundaries: &BTreeMap<String, Vec<String>>, rounds: u64, seed: u64) -> 
                 names.iter().filter_map(of).max()
             };
             let mut ats = names.clone();
-            if round > 1 {
-                // A second crash anywhere in the same migration.
-                ats.iter_mut().for_each(|at| *at = format!("{at}\n{}", names[dice.below(names.len())]));
-            }
             for mover in ["mover dump 1", "mover verify 1", "mover restore 1"] {
                 if let Some(largest) = largest(mover) {
                     ats.extend((0..5).map(|_| format!("{mover}: byte {}", 1 + dice.below(largest))));
                 }
             }
-            these.extend(ats.into_iter().map(|at| Case { round, way: way.clone(), at }));
+            let together = if round == 1 {
+                together
+            } else {
+                dice.shuffle(&mut ats);
+                together.max(2)
+            };
+            these.extend(grouped(&ats, together).into_iter().map(|at| Case { round, way: way.clone(), at }));
         }
         dice.shuffle(&mut these);
         all.extend(these);
     }
     all
+}
+
+/// Boundaries of one migration each, a line each: `together` that are far apart in `ats`, and of each mover one at most, since the
+/// first ends its attempt.
+fn grouped(ats: &[String], together: usize) -> Vec<String> {
+    let apart = ats.len().div_ceil(together.max(1));
+    let mover = |at: &str| MOVERS.iter().position(|(name, _)| at.starts_with(name));
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (place, at) in ats.iter().enumerate() {
+        let fits = |group: &&mut Vec<usize>| {
+            let far = group.len() < together && group.last().is_some_and(|last| last + apart <= place);
+            far && (mover(at).is_none() || group.iter().all(|other| mover(&ats[*other]) != mover(at)))
+        };
+        match groups.iter_mut().find(fits) {
+            Some(group) => group.push(place),
+            None => groups.push(vec![place]),
+        }
+    }
+    groups.into_iter().map(|group| group.into_iter().map(|place| ats[place].as_str()).collect::<Vec<_>>().join("\n")).collect()
 }
 
 /// Whether the process ended where it should, and nothing began anew but the movers that ended.
@@ -97,5 +119,6 @@ async fn every_boundary_by_itself() {
         }
         .boxed()
     };
-    campaign.run(cases(&known, number("ROUNDS", 1), number("SEED", 1)), play).await;
+    let together = usize::try_from(number("TOGETHER", 1)).unwrap();
+    campaign.run(cases(&known, number("ROUNDS", 1), together, number("SEED", 1)), play).await;
 }

@@ -165,6 +165,21 @@ impl Scene {
         server.side.apply(&list(&server.namespace, application::manifests(&login, replicas)));
     }
 
+    /// Starts the application beside `server` as its manifests say, by hand as it were: no mark of a migration is left on it.
+    pub async fn start_by_hand(&self, server: &Server) {
+        self.deploy(server, 1);
+        // What the manifests do not say.
+        let resume = r#"{"spec": {"suspend": false}}"#;
+        let record = format!("{}-", pgmigration::api::names::ORIGINAL_ANNOTATION);
+        let annotate = ["annotate", "deployments,cronjobs", "--all", &record];
+        // Pods read their environment once, as it was when they were started.
+        let restart = ["delete", "pods", "-l", "app in (api, worker)"];
+        for words in [["patch", "cronjob/tidy", "-p", resume], annotate, restart] {
+            let arguments = [&["-n", server.namespace.as_str()], words.as_slice()].concat();
+            server.side.kubectl_aside(&arguments, "").await.unwrap();
+        }
+    }
+
     /// The shipped rights and what the object names in its own namespace.
     pub fn grant(&self) {
         Side::New.apply(&render(&["account", &self.home, ACCOUNT]));
