@@ -157,7 +157,8 @@ async fn without_its_namespace(step: StepName) {
                 (closed, "fence of the source database"),
                 (true, "/api"),
             ] {
-                assert_eq!(message.contains(words), there, "{step:?}: {words:?} in {message}");
+                // What is only intended is named too: nobody can tell whether it was done.
+                assert!(message.contains(words) || !there, "{step:?}: no {words:?} in {message}");
             }
             if published {
                 target.sql("postgres", &by_hand("name", &uid)).await;
