@@ -1,8 +1,6 @@
 //! What a migration lives on is deleted behind its fence: its Secrets, its account, its whole namespace. Nothing is opened or dropped
 //! by guess: the object says what is missing and what still stands, and goes on when it is back, or leaves the rest to a person.
 
-use std::sync::Mutex;
-
 use pgmigration::api::{Outcome, PostgresMigrationStatus, StepName};
 use pgmigration::plan::itinerary::ITINERARY;
 use serde_json::json;
@@ -82,18 +80,16 @@ enum End {
 
 /// Waits until the object is gone, or says that it cannot go on.
 async fn end(migration: &Migration) -> End {
-    let last = Mutex::new(PostgresMigrationStatus::default());
-    eventually("the object to be released or to be stuck", || async {
-        let Some(object) = migration.api.get_opt(&migration.name).await.map_err(|e| e.to_string())? else {
-            return Ok(End::Released { resumed: last.lock().unwrap().resumed });
-        };
-        let status = object.status.unwrap_or_default();
-        let stuck = condition(&status, "Stalled") == "True" && status.undo.is_some();
-        let message = status.message.clone().unwrap_or_default();
-        *last.lock().unwrap() = status;
-        if stuck && object.metadata.deletion_timestamp.is_some() { Ok(End::Stuck(message)) } else { Err(message) }
-    })
-    .await
+    let mut resumed = false;
+    migration
+        .follow("its release, or what it cannot put back", |object| {
+            let Some(object) = object else { return Some(End::Released { resumed }) };
+            let status = object.status.clone().unwrap_or_default();
+            resumed = status.resumed;
+            let stuck = condition(&status, "Stalled") == "True" && status.undo.is_some();
+            (stuck && object.metadata.deletion_timestamp.is_some()).then(|| End::Stuck(status.message.unwrap_or_default()))
+        })
+        .await
 }
 
 /// The object's own namespace goes in the midst of each step. Either nothing was left to undo, or the object names everything that is,

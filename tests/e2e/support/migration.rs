@@ -1,12 +1,16 @@
 //! One PostgresMigration as a test sees it.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::runtime::{WatchStreamExt as _, watcher::watch_object};
 use kube::{Api, Client};
 use pgmigration::api::{Outcome, PostgresMigration, PostgresMigrationStatus, StepName, StepState};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::{Side, eventually};
 
@@ -15,6 +19,9 @@ const STILL: Duration = Duration::from_secs(300);
 
 /// How long a migration of a test may take in all, should it go round in circles.
 const ENDLESS: Duration = Duration::from_secs(1800);
+
+/// How often a migration that nothing is heard of is asked whether it moves.
+const GLANCE: Duration = Duration::from_secs(10);
 
 /// Tells a migration that stands still from one that is slow.
 struct Movement {
@@ -101,15 +108,31 @@ impl Migration {
         before_the_end: bool,
         mut look: impl FnMut(&PostgresMigrationStatus) -> Option<T>,
     ) -> T {
-        let mut movement = Movement::new();
-        loop {
-            let status = self.status().await;
-            if let Some(found) = look(&status) {
-                return found;
-            }
-            let over = movement.exhausted(&status) || (before_the_end && status.outcome.is_some());
+        self.follow(what, |object| {
+            let object = object.unwrap_or_else(|| panic!("{}: {what} did not come: the object is gone", self.name));
+            let status = object.status.clone().unwrap_or_default();
+            let found = look(&status);
+            let over = found.is_none() && before_the_end && status.outcome.is_some();
             assert!(!over, "{}: {what} did not come:\n{}", self.name, told(&status));
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            found
+        })
+        .await
+    }
+
+    /// Hands each state of the object to `look` as it comes, None when it is not there, until that finds something. An API server
+    /// may be away meanwhile.
+    pub async fn follow<T>(&self, what: &str, mut look: impl FnMut(Option<&PostgresMigration>) -> Option<T>) -> T {
+        let mut movement = Movement::new();
+        let mut last = PostgresMigrationStatus::default();
+        let mut states = pin!(watch_object(self.api.clone(), &self.name).default_backoff());
+        loop {
+            if let Ok(Some(Ok(object))) = timeout(GLANCE, states.next()).await {
+                if let Some(found) = look(object.as_ref()) {
+                    return found;
+                }
+                last = object.and_then(|object| object.status).unwrap_or_default();
+            }
+            assert!(!movement.exhausted(&last), "{}: {what} did not come:\n{}", self.name, told(&last));
         }
     }
 
@@ -159,12 +182,7 @@ impl Migration {
     /// Deletes it and waits until it is gone.
     pub async fn delete(&self) {
         self.api.delete(&self.name, &DeleteParams::default()).await.unwrap();
-        let mut movement = Movement::new();
-        while let Some(left) = self.api.get_opt(&self.name).await.unwrap() {
-            let status = left.status.unwrap_or_default();
-            assert!(!movement.exhausted(&status), "{} is not released:\n{}", self.name, told(&status));
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        self.follow("its release", |object| object.is_none().then_some(())).await;
     }
 }
 
