@@ -1,11 +1,13 @@
 //! Schema jobs that do not do what they should: the copy's verdict stands, nothing is started, and what is told is what was so.
 
-use pgmigration::api::{Outcome, Phase, StepName};
+use pgmigration::api::{Outcome, Phase, PostgresMigrationStatus, StepName};
 use serde_json::json;
 
+use crate::support::application::{self, Login};
 use crate::support::eventually;
 use crate::support::migration::condition;
-use crate::support::scene::{Layout, Scene};
+use crate::support::scene::{Layout, Scene, list};
+use crate::support::snapshot::assert_same;
 
 /// Waits for a sign, then changes the schema: for which it needs a lock.
 const JOB: &str = r#"
@@ -55,5 +57,42 @@ async fn that_hang_on_a_lock_are_ended_and_run_once() {
     migration.ended(Outcome::Succeeded).await;
     assert_eq!(target.sql(&scene.database, "SELECT version_num, runs FROM app.version").await, "0002|1");
     scene.writes(target).await;
+    scene.end().await;
+}
+
+/// An image that is nowhere is named while the job waits for it; nothing is scaled up, and a rollback leaves nothing of all this.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_image_is_missing_are_named_and_can_be_rolled_back() {
+    let scene = Scene::new(Layout::OldToNew, "image", "onyx", include_str!("support/source.sql")).await;
+    let target = &scene.target;
+    let login =
+        Login { host: target.name.clone(), database: scene.database.clone(), user: "nobody".into(), password: "none".into() };
+    let mut tool = application::deployment("tool", &login, 0);
+    tool["spec"]["template"]["spec"]["containers"][0]["image"] = json!("localhost/is-nowhere:1");
+    target.side.apply(&list(&target.namespace, vec![tool]));
+    let before = scene.snapshot().await;
+    let migration = scene
+        .migrate("image", |spec| {
+            let job = &mut spec["target"]["application"]["schemaJobs"][0];
+            (job["workloadRef"]["name"], job["container"]) = (json!("tool"), json!("tool"));
+        })
+        .await;
+    let names_it = |s: &PostgresMigrationStatus| {
+        let step = s.steps.iter().find(|e| e.name == StepName::SchemaJob)?;
+        let message = step.message.as_deref().unwrap_or_default();
+        (message.contains("ImagePull") && message.contains("localhost/is-nowhere:1")).then(|| s.clone())
+    };
+    let status = migration.until("the missing image to be named", names_it).await;
+    assert_eq!((condition(&status, "Verified"), condition(&status, "Published")), ("True", "True"));
+    let replicas = ["-n", &target.namespace, "get", "deployments", "-o", "jsonpath={.items[*].spec.replicas}"];
+    assert_eq!(target.side.kubectl_aside(&replicas, "").await.unwrap(), "0 0 0", "something was started");
+
+    migration.change(json!({"rollback": {}})).await;
+    let status = migration.ended(Outcome::Cancelled).await;
+    assert_eq!(condition(&status, "RolledBack"), "True");
+    assert_same(&before, &scene.snapshot().await);
+    for server in [&scene.source, target] {
+        scene.writes(server).await;
+    }
     scene.end().await;
 }

@@ -5,6 +5,7 @@
 
 mod campaign;
 mod deleted;
+mod full;
 mod hung;
 mod log;
 mod paused;

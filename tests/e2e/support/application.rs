@@ -48,7 +48,8 @@ fn pod(app: &str, login: &Login) -> Value {
     })
 }
 
-fn deployment(app: &str, login: &Login, replicas: u32) -> Value {
+/// A Deployment `app` that writes as long as it runs.
+pub fn deployment(app: &str, login: &Login, replicas: u32) -> Value {
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": app, "labels": {"app": app}}, "spec": {
         "replicas": replicas, "selector": {"matchLabels": {"app": app}}, "template": pod(app, login)}})
 }
