@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 /// The only version of both documents.
 pub const MANIFEST_VERSION: u32 = 1;
 
-/// Largest manifest that is read, in bytes.
-const LIMIT: u64 = 4 * 1024 * 1024;
+/// Largest manifest that is read, in bytes: 4 MiB.
+const LIMIT: u64 = 4_194_304;
 
 /// Everything a restore needs to know about one archive object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +84,27 @@ pub struct RunManifest {
     pub databases: Vec<DatabaseManifest>,
 }
 
+impl DatabaseManifest {
+    /// Itself, when it is the manifest of this archive.
+    fn describing(self, archive_key: &str) -> Result<Self, ArchiveError> {
+        if self.version == MANIFEST_VERSION && self.key == archive_key {
+            return Ok(self);
+        }
+        let words = format!("{:?} describes {:?} in version {}", keys::manifest(archive_key), self.key, self.version);
+        Err(ArchiveError::new(ErrorKind::Mismatch, words))
+    }
+}
+
+impl RunManifest {
+    /// Itself, when it has the form that this program reads.
+    fn found_at(self, key: &str) -> Result<Self, ArchiveError> {
+        if self.version == MANIFEST_VERSION {
+            return Ok(self);
+        }
+        Err(ArchiveError::new(ErrorKind::Mismatch, format!("{key:?} has version {}", self.version)))
+    }
+}
+
 impl Bucket {
     /// Reads the manifest of an archive; `None` when there is none, so that archive does not exist.
     ///
@@ -91,15 +112,7 @@ impl Bucket {
     /// [`ErrorKind::Mismatch`] when it cannot be read or belongs to another key, and the kinds of the request.
     pub async fn database_manifest(&self, archive_key: &str) -> Result<Option<DatabaseManifest>, ArchiveError> {
         let key = keys::manifest(archive_key);
-        let Some(manifest) = self.read_document::<DatabaseManifest>(&key).await? else { return Ok(None) };
-        if manifest.version == MANIFEST_VERSION && manifest.key == archive_key {
-            Ok(Some(manifest))
-        } else {
-            Err(ArchiveError::new(
-                ErrorKind::Mismatch,
-                format!("{key:?} describes {:?} in version {}", manifest.key, manifest.version),
-            ))
-        }
+        self.read_document::<DatabaseManifest>(&key).await?.map(|manifest| manifest.describing(archive_key)).transpose()
     }
 
     /// Reads the manifest of a run; `None` when the run is not sealed.
@@ -107,12 +120,7 @@ impl Bucket {
     /// # Errors
     /// As [`Bucket::database_manifest`].
     pub async fn run_manifest(&self, key: &str) -> Result<Option<RunManifest>, ArchiveError> {
-        let Some(manifest) = self.read_document::<RunManifest>(key).await? else { return Ok(None) };
-        if manifest.version == MANIFEST_VERSION {
-            Ok(Some(manifest))
-        } else {
-            Err(ArchiveError::new(ErrorKind::Mismatch, format!("{key:?} has version {}", manifest.version)))
-        }
+        self.read_document::<RunManifest>(key).await?.map(|manifest| manifest.found_at(key)).transpose()
     }
 
     /// Writes a document create-only; an equal one is success.
@@ -139,5 +147,51 @@ impl Bucket {
         serde_json::from_slice(&text)
             .map(Some)
             .map_err(|e| ArchiveError::new(ErrorKind::Mismatch, format!("{key:?} cannot be read: {e}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(version: u32, key: &str) -> DatabaseManifest {
+        DatabaseManifest {
+            version,
+            migration_uid: "u".into(),
+            run: "r".into(),
+            database: "d".into(),
+            key: key.into(),
+            bytes: 1,
+            sha256: "00".into(),
+            etag: "\"e\"".into(),
+            format: "custom".into(),
+            compression: "gzip:1".into(),
+            system_identifier: "1".into(),
+            server_version_num: 150_000,
+            tool: "pg_dump (PostgreSQL) 15.1".into(),
+            started: "2026-01-01T00:00:00Z".into(),
+            database_bytes: 1,
+            extensions: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_manifest_of_another_archive_or_form_is_none_of_ours() {
+        assert_eq!(manifest(1, "p/a.dump").describing("p/a.dump").unwrap(), manifest(1, "p/a.dump"));
+        for other in [manifest(1, "p/b.dump"), manifest(2, "p/a.dump"), manifest(2, "p/b.dump")] {
+            let error = other.clone().describing("p/a.dump").unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Mismatch);
+            for words in ["p/a.dump.manifest.json", &other.key, &other.version.to_string()] {
+                assert!(error.message.contains(words), "{words}: {}", error.message);
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_in_another_form_is_not_sealed() {
+        let run = |version| RunManifest { version, migration_uid: "u".into(), run: "r".into(), databases: Vec::new() };
+        assert_eq!(run(1).found_at("p/run").unwrap(), run(1));
+        let error = run(2).found_at("p/run").unwrap_err();
+        assert!(error.kind == ErrorKind::Mismatch && error.message.contains("p/run"), "{}", error.message);
     }
 }
