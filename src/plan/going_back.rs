@@ -101,6 +101,9 @@ pub fn old_database(status: &PostgresMigrationStatus) -> String {
 pub fn outstanding(status: &PostgresMigrationStatus) -> String {
     let stands = |step: StepName| status.steps.iter().any(|s| s.name == step && s.state != StepState::Undone);
     let mut left = Vec::new();
+    if stands(StepName::SchemaJob) && status.schema_jobs.iter().any(|job| job.created) {
+        left.push("schema jobs".to_owned());
+    }
     if stands(StepName::Publish) && status.publication.is_some() {
         left.push("the database's name on the target".to_owned());
     }
@@ -108,7 +111,9 @@ pub fn outstanding(status: &PostgresMigrationStatus) -> String {
         left.push(format!("settings of the application (previous values: Secret {})", settings.previous_values));
     }
     if let Some(copy) = status.staging.as_ref().filter(|_| stands(StepName::Restore)) {
-        left.push(format!("copy {:?} on the target", copy.database));
+        // Once it was taken back it has another name.
+        let name = status.saved.as_ref().map_or(&copy.database, |saved| &saved.database);
+        left.push(format!("copy {name:?} on the target"));
     }
     if let Some(archive) = status.archive.as_ref().filter(|_| stands(StepName::Dump)) {
         left.push(format!("dump {}/{}", archive.bucket, archive.key));
@@ -187,6 +192,23 @@ mod tests {
         kept.staging = None;
         let (reason, words) = news(&before, &kept).unwrap();
         assert!(reason == reasons::TARGET_WRITES_KEPT && words.contains("d_k1"), "{words}");
+    }
+
+    #[test]
+    fn what_is_left_has_the_name_that_it_has_now() {
+        let mut status = resumed();
+        status.staging = Some(crate::api::Staging { database: "d_s".into(), ..crate::api::Staging::default() });
+        let job = |created| crate::api::SchemaJobStatus { name: "up".into(), job: "j".into(), created, succeeded: false };
+        status.schema_jobs = vec![job(false)];
+        for step in [StepName::Restore, StepName::SchemaJob] {
+            super::super::record::begin(&mut status, step, Timestamp::from_second(2).unwrap());
+        }
+        assert_eq!(outstanding(&status), "Not put back yet: copy \"d_s\" on the target.");
+        status.schema_jobs = vec![job(true)];
+        status.saved = Some(crate::api::Saved { database: "d_k1".into(), ..crate::api::Saved::default() });
+        assert_eq!(outstanding(&status), "Not put back yet: schema jobs, copy \"d_k1\" on the target.");
+        status.steps.iter_mut().for_each(|step| step.state = StepState::Undone);
+        assert_eq!(outstanding(&status), "");
     }
 
     #[test]

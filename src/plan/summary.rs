@@ -182,7 +182,7 @@ fn undoing(status: &PostgresMigrationStatus, undo: &Undo, now: Timestamp) -> Str
             "",
             &doing,
             &[
-                "It is tried again until it works: mend the cause, or do what docs/runbook.md says under By hand.",
+                "It is tried again until it works: mend the cause. Where it cannot be mended, docs/runbook.md tells what to do by hand.",
                 &going_back::outstanding(status),
             ],
             LIMIT * 4 / 5,

@@ -8,11 +8,11 @@
 use kube::Client;
 
 use super::context::{Context, kubernetes, sql};
-use super::transfer::{all_ending, ending};
+use super::transfer::{all_ending, ending, strays_ending};
 use crate::api::conditions::reasons;
 use crate::api::{SchemaJobStatus, Side, StepName};
 use crate::kubernetes::jobs::schema::SchemaJob;
-use crate::kubernetes::jobs::{self, JobState};
+use crate::kubernetes::jobs::{self, JobState, Owned};
 use crate::kubernetes::workloads;
 use crate::plan::Failure;
 use crate::plan::operation::session_tag_prefix;
@@ -114,21 +114,30 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
 async fn end_earlier(cx: &Context<'_>, client: &Client, job: &str) -> Result<Option<Advance>, Failure> {
     let namespace = cx.namespace(Side::Target);
     let mut left = Vec::new();
-    for other in jobs::of_migration(client, &namespace, &cx.migration()).await.map_err(|e| kubernetes(&e))? {
+    let all = jobs::of_migration(client, &namespace, &cx.migration()).await.map_err(|e| kubernetes(&e))?;
+    for other in &all {
         // Those of other entries have succeeded, or come later.
         if other.name == job || !cx.names.is_schema_job(&other.name) {
             continue;
         }
         match jobs::job_state(client, &namespace, &other.name).await.map_err(|e| kubernetes(&e))? {
-            JobState::Absent | JobState::Succeeded { .. } | JobState::Failed { .. } => {}
-            JobState::Deleting { .. } => left.push(other),
+            // Gone since the list was made, its pod perhaps not: the next list tells.
+            JobState::Absent => {
+                return Ok(Some(Advance::Wait { seconds: 1, message: format!("Job {namespace}/{} is going", other.name) }));
+            }
+            JobState::Succeeded { .. } | JobState::Failed { .. } => {}
+            JobState::Deleting { .. } => left.push(other.clone()),
             JobState::Running { .. } => {
                 jobs::delete(client, &namespace, &other.name, &other.uid).await.map_err(|e| kubernetes(&e))?;
-                left.push(other);
+                left.push(other.clone());
             }
         }
     }
-    all_ending(cx.now, &left, &format!("schema jobs of earlier attempts in {namespace}"))
+    if let Some(wait) = all_ending(cx.now, &left, &format!("schema jobs of earlier attempts in {namespace}"))? {
+        return Ok(Some(wait));
+    }
+    let strays = jobs::strays(client, &namespace, &cx.migration(), &all).await.map_err(|e| kubernetes(&e))?;
+    strays_ending(cx.now, &namespace, strays.iter().filter(|stray| cx.names.is_schema_job(&stray.job)))
 }
 
 /// Ends what a failed attempt left in the server: a statement that waits for a lock does not notice that its client is gone,
@@ -154,12 +163,17 @@ fn last(text: &str) -> String {
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let client = cx.cluster(Side::Target).await?;
     let namespace = cx.namespace(Side::Target);
-    let mut left = jobs::of_migration(&client, &namespace, &cx.migration()).await.map_err(|e| cx.api(Side::Target, &e))?;
-    left.retain(|job| cx.names.is_schema_job(&job.name));
+    let all = jobs::of_migration(&client, &namespace, &cx.migration()).await.map_err(|e| cx.api(Side::Target, &e))?;
+    let left: Vec<Owned> = all.iter().filter(|job| cx.names.is_schema_job(&job.name)).cloned().collect();
     for job in &left {
         jobs::delete(&client, &namespace, &job.name, &job.uid).await.map_err(|e| cx.api(Side::Target, &e))?;
     }
     if let Some(wait) = all_ending(cx.now, &left, &format!("schema jobs in {namespace}"))? {
+        return Ok(wait);
+    }
+    // One that works on would find the database that comes back under the name.
+    let strays = jobs::strays(&client, &namespace, &cx.migration(), &all).await.map_err(|e| cx.api(Side::Target, &e))?;
+    if let Some(wait) = strays_ending(cx.now, &namespace, strays.iter().filter(|stray| cx.names.is_schema_job(&stray.job)))? {
         return Ok(wait);
     }
     cx.status.schema_jobs.clear();

@@ -13,7 +13,7 @@ use crate::api::conditions::reasons;
 use crate::api::{Heard, Side, StepName, Transfer};
 use crate::kubernetes::errors::Error as KubernetesError;
 use crate::kubernetes::jobs::mover::MoverJob;
-use crate::kubernetes::jobs::{self, JobState, Owned, Termination};
+use crate::kubernetes::jobs::{self, JobState, Owned, Stray, Termination};
 use crate::plan::Failure;
 use crate::plan::operation::{
     MigrationRef, OPERATION_VERSION, Operation, Outcome, Phase, Progress, Pulse, Reason, Task, Verdict, pulse,
@@ -322,16 +322,18 @@ fn progress(cx: &mut Context<'_>, p: &Progress) -> String {
 /// `None` when none is left.
 pub async fn end_movers(cx: &Context<'_>) -> Result<Option<Advance>, Failure> {
     let (client, home) = (&cx.installation.client, cx.home());
-    let mut left = Vec::new();
-    for job in jobs::of_migration(client, &home, &cx.migration()).await.map_err(|e| here(&e))? {
-        // A schema job may live in this namespace too: it is not a mover's.
-        if cx.status.schema_jobs.iter().any(|s| s.job == job.name) {
-            continue;
-        }
+    // A schema job may live in this namespace too: it is not a mover's.
+    let movers = |job: &str| !cx.names.is_schema_job(job);
+    let all = jobs::of_migration(client, &home, &cx.migration()).await.map_err(|e| here(&e))?;
+    let left: Vec<Owned> = all.iter().filter(|job| movers(&job.name)).cloned().collect();
+    for job in &left {
         jobs::delete(client, &home, &job.name, &job.uid).await.map_err(|e| here(&e))?;
-        left.push(job);
     }
-    all_ending(cx.now, &left, &format!("movers in {home} of this cluster"))
+    if let Some(wait) = all_ending(cx.now, &left, &format!("movers in {home} of this cluster"))? {
+        return Ok(Some(wait));
+    }
+    let strays = jobs::strays(client, &home, &cx.migration(), &all).await.map_err(|e| here(&e))?;
+    strays_ending(cx.now, &home, strays.iter().filter(|stray| movers(&stray.job)))
 }
 
 /// Seconds that a deleted Job may take to be gone: its pods have half a minute, on a node that answers.
@@ -355,4 +357,21 @@ pub fn all_ending(now: Timestamp, left: &[Owned], what: &str) -> Result<Option<A
     let since = left.iter().filter_map(|job| job.ending_since).min();
     let more = if left.len() > 1 { ", ..." } else { "" };
     ending(now, since, format!("{} {what} are ending: Job {}{more}", left.len(), first.name)).map(Some)
+}
+
+/// The same for pods whose Jobs are gone: they work on until they end.
+pub fn strays_ending<'a>(
+    now: Timestamp,
+    namespace: &str,
+    mut left: impl Iterator<Item = &'a Stray>,
+) -> Result<Option<Advance>, Failure> {
+    let Some(Stray { pod, job, ending_since, made }) = left.next() else { return Ok(None) };
+    let words = format!("pod {namespace}/{pod} has not ended although its Job {job} is gone");
+    if ending_since.is_some() {
+        return ending(now, *ending_since, words).map(Some);
+    }
+    let words = format!("{words}, and nobody has told it to end: delete it");
+    // Kubernetes tells it a moment after its Job was deleted, so this may pass.
+    let age = made.map_or(0, |made| now.as_second() - made.as_second());
+    if age > GONE_WITHIN { Err(Failure::transient(reasons::DEADLINE_EXCEEDED, words)) } else { Ok(Some(wait(words))) }
 }

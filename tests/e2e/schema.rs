@@ -96,3 +96,47 @@ async fn whose_image_is_missing_are_named_and_can_be_rolled_back() {
     }
     scene.end().await;
 }
+
+/// Somebody deletes the Job, and its pod does not hear of it for a while: two schema jobs must never work on one database.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_job_was_deleted_run_again_only_when_the_pod_has_ended() {
+    let scene = Scene::new(Layout::OldToNew, "stray", "onyx", include_str!("support/source.sql")).await;
+    let target = &scene.target;
+    let deaf = r#"trap '' TERM
+        psql -X -v ON_ERROR_STOP=1 -c "INSERT INTO app.written (host) VALUES ('schema-job')"
+        i=0; until [ $i = 60 ]; do i=$((i + 1)); sleep 1 || true; done"#;
+    let migration = scene
+        .migrate("stray", |spec| spec["target"]["application"]["schemaJobs"][0]["command"] = json!(["sh", "-ec", deaf]))
+        .await;
+    eventually("the schema job at work", || async {
+        let runs = target.try_sql("onyx", "SELECT count(*) FROM app.written WHERE host = 'schema-job'").await?;
+        if runs == "1" { Ok(()) } else { Err(runs) }
+    })
+    .await;
+    let job = migration.status().await.schema_jobs[0].job.clone();
+    let kubectl = async |words: &[&str]| {
+        let words = [&["-n", target.namespace.as_str()], words].concat();
+        target.side.kubectl_aside(&words, "").await.unwrap()
+    };
+    let label = format!("batch.kubernetes.io/job-name={job}");
+    let pod = kubectl(&["get", "pods", "-l", &label, "-o", "name"]).await;
+    kubectl(&["delete", "job", &job, "--cascade=background"]).await;
+    migration.until("the hold", |s| (s.phase == Some(Phase::RequiresApproval)).then_some(())).await;
+    migration.change(json!({"retry": 1})).await;
+    let pod = pod.trim().trim_start_matches("pod/");
+    let told = |s: &PostgresMigrationStatus| {
+        let step = s.steps.iter().find(|e| e.name == StepName::SchemaJob)?;
+        let words = step.message.as_deref().unwrap_or_default();
+        assert!(s.schema_jobs.iter().all(|j| j.job == job || !j.created), "a second one was made: {words}");
+        (words.contains(pod) && words.contains("has not ended although its Job")).then_some(())
+    };
+    migration.until("the pod to be named", told).await;
+    migration.until("the next job", |s| s.schema_jobs.iter().any(|j| j.job != job && j.created).then_some(())).await;
+    let at_work = "--field-selector=status.phase!=Failed,status.phase!=Succeeded";
+    assert_eq!(kubectl(&["get", "pods", "-l", &label, at_work, "-o", "name"]).await, "", "two schema jobs at once");
+
+    migration.change(json!({"rollback": {}})).await;
+    migration.ended(Outcome::Cancelled).await;
+    scene.writes(&scene.source).await;
+    scene.end().await;
+}

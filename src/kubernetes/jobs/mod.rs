@@ -327,6 +327,40 @@ pub async fn of_migration(client: &Client, namespace: &str, migration: &Migratio
     Ok(jobs.into_iter().map(owned).collect())
 }
 
+/// A pod of a Job that is gone: whoever deleted the Job in the background or orphaned its pods did not wait for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Name of the pod.
+    pub pod: String,
+    /// Name that its Job had.
+    pub job: String,
+    /// Since when it is being deleted. Absent: nobody has told it to end.
+    pub ending_since: Option<Timestamp>,
+    /// When it was made.
+    pub made: Option<Timestamp>,
+}
+
+/// Pods that were made for a migration, have not ended, and belong to none of its `jobs`.
+///
+/// # Errors
+/// When they cannot be listed.
+pub async fn strays(client: &Client, namespace: &str, migration: &MigrationId, jobs: &[Owned]) -> Result<Vec<Stray>, Error> {
+    let selector = format!("{}={}", crate::api::names::UID_LABEL, migration.uid);
+    Ok(list(client, namespace, &selector).await?.iter().filter_map(|pod| stray(pod, jobs)).collect())
+}
+
+fn stray(pod: &Pod, jobs: &[Owned]) -> Option<Stray> {
+    let ended = matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"));
+    let label = |name: &str| pod.labels().get(name).map_or("", String::as_str);
+    let owner = label("batch.kubernetes.io/controller-uid");
+    (!ended && !jobs.iter().any(|job| job.uid == owner)).then(|| Stray {
+        pod: pod.name_any(),
+        job: label("batch.kubernetes.io/job-name").into(),
+        ending_since: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0),
+        made: pod.creation_timestamp().map(|time| time.0),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -384,6 +418,22 @@ mod tests {
         // What announces the end is not the end: pods may still run.
         assert!(matches!(judge(&job(Some(("FailureTarget", "DeadlineExceeded", ""))), &[]), JobState::Running { .. }));
         assert!(matches!(judge(&job(Some(("SuccessCriteriaMet", "", ""))), &[]), JobState::Running { .. }));
+    }
+
+    #[test]
+    fn a_pod_that_has_not_ended_and_whose_job_is_gone_is_a_stray() {
+        let pod = |uid: &str, phase: &str| -> Pod {
+            serde_json::from_value(json!({"status": {"phase": phase}, "metadata": {"name": "p", "labels": {
+                "batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": "j"}}}))
+            .unwrap()
+        };
+        let jobs = [Owned { name: "j".into(), uid: "there".into(), ending_since: None }];
+        let found = Stray { pod: "p".into(), job: "j".into(), ending_since: None, made: None };
+        for phase in ["Pending", "Running", "Unknown"] {
+            assert_eq!(stray(&pod("gone", phase), &jobs), Some(found.clone()), "a Job of the same name is another");
+            assert_eq!(stray(&pod("there", phase), &jobs), None);
+        }
+        assert_eq!([stray(&pod("gone", "Succeeded"), &jobs), stray(&pod("gone", "Failed"), &jobs)], [None, None]);
     }
 
     #[test]

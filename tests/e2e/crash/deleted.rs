@@ -18,14 +18,17 @@ const SOURCE: &str = include_str!("../support/source.sql");
 /// What docs/runbook.md tells a person to do by hand about this part of a migration of `onyx` with the UID `uid`.
 fn by_hand(part: &str, uid: &str) -> String {
     let heading = match part {
+        "jobs" => "**Schema jobs.**",
         "name" => "**The database's name on the target.**",
         "copy" => "**Copy on the target.**",
         "fence" => "**Fence of the source database.**",
+        "tombstone" => "What is left of the tombstone",
         other => panic!("{other}"),
     };
     let text = include_str!("../../../docs/runbook.md");
-    let script = text.split_once(heading).and_then(|(_, rest)| rest.split_once("```sql")?.1.split_once("```")).unwrap().0;
-    assert!(script.contains("shop_f47ac10b58cc"), "{script}");
+    let script = text.split_once(heading).and_then(|(_, rest)| rest.split_once("```")?.1.split_once("```")).unwrap().0;
+    assert!(script.contains("f47ac10b"), "{script}");
+    let script = script.trim_start_matches("sql").trim_start_matches("sh").replace("f47ac10b-58cc-4372-a567-0e02b2c3d479", uid);
     script.replace("f47ac10b58cc", &digits(uid)).replace("shop", "onyx")
 }
 
@@ -118,10 +121,10 @@ async fn without_its_namespace(step: StepName) {
     let end = end(&migration).await;
 
     let derived = |letter: &str| format!("onyx_{}{letter}", digits(&uid));
-    let [fenced, copied, aside] = ["f", "s", "a"].map(derived);
+    let [fenced, tombstone, copied, aside, kept] = ["f", "t", "s", "a", "k1"].map(derived);
     let (at_source, at_target) = (source.databases().await, target.databases().await);
     let closed = at_source.contains(&fenced);
-    let published = at_target.contains(&aside);
+    let [published, copy, taken_back] = [&aside, &copied, &kept].map(|name| at_target.contains(name));
     match end {
         End::Released { resumed: true } => {
             assert!(closed && published, "{step:?}: {at_source:?} {at_target:?}");
@@ -140,38 +143,43 @@ async fn without_its_namespace(step: StepName) {
         }
         End::Stuck(message) => {
             println!("{step:?}: {message}");
-            let settings =
-                target.side.kubectl_aside(&["-n", &target.namespace, "get", "secrets", "-o", "name"], "").await.unwrap();
-            let settings = settings.lines().any(|name| name.contains("previous"));
-            let copy = format!("copy {copied:?} on the target");
+            let in_target = async |words: &str| {
+                let words: Vec<&str> = ["-n", &target.namespace].into_iter().chain(words.split_whitespace()).collect();
+                target.side.kubectl_aside(&words, "").await.unwrap()
+            };
+            let of_ours = format!("-l pgmigration.dev/migration-uid={uid}");
+            let has = async |kind: &str| !in_target(&format!("get {kind} {of_ours} -o name")).await.is_empty();
             let archive = scene.uploads().await.contains(".dump");
+            let on_the_target = |name: &str| format!("copy {name:?} on the target");
             for (there, words) in [
-                (published, "the database's name on the target"),
-                (settings, "settings of the application (previous values: Secret "),
-                (at_target.contains(&copied) || published, &copy),
-                (archive, "dump "),
-                (closed, "fence of the source database"),
-                (true, "/api"),
+                (has("jobs").await, "schema jobs".to_owned()),
+                (published, "the database's name on the target".to_owned()),
+                (has("secrets").await, "settings of the application (previous values: Secret ".to_owned()),
+                (copy, on_the_target(&copied)),
+                (taken_back, on_the_target(&kept)),
+                (archive, "dump ".to_owned()),
+                (closed, "fence of the source database".to_owned()),
+                (true, "/api".to_owned()),
             ] {
                 // What is only intended is named too: nobody can tell whether it was done.
-                assert!(message.contains(words) || !there, "{step:?}: no {words:?} in {message}");
+                assert!(message.contains(&words) || !there, "{step:?}: no {words:?} in {message}");
             }
-            if published {
-                target.sql("postgres", &by_hand("name", &uid)).await;
-                ledgers[1].assert_kept(target, &["onyx", &copied]).await;
+            in_target(by_hand("jobs", &uid).trim().trim_start_matches("kubectl ")).await;
+            target.sql("postgres", &by_hand("name", &uid)).await;
+            let all = target.databases().await;
+            let written: Vec<&str> = ["onyx", &kept].into_iter().filter(|name| all.iter().any(|one| one == name)).collect();
+            ledgers[1].assert_kept(target, &written).await;
+            target.sql("postgres", &by_hand("copy", &uid)).await;
+            ledgers[1].settle(target, "onyx").await;
+            source.sql("postgres", &by_hand("fence", &uid)).await;
+            if source.databases().await.contains(&tombstone) {
+                source.sql("postgres", &by_hand("tombstone", &uid)).await;
             }
-            if published || at_target.contains(&copied) {
-                target.sql("postgres", &by_hand("copy", &uid)).await;
-                ledgers[1].settle(target, "onyx").await;
-            }
-            if closed {
-                source.sql("postgres", &by_hand("fence", &uid)).await;
-            }
+            // Settings and workloads: their manifests are at hand here.
             for server in [source, target] {
                 scene.start_by_hand(server).await;
-                let label = format!("pgmigration.dev/migration-uid={}", uid);
-                server.side.kubectl_aside(&["-n", &server.namespace, "delete", "jobs,secrets", "-l", &label], "").await.unwrap();
             }
+            in_target(&format!("delete secrets {of_ours}")).await;
             for server in [source, target] {
                 scene.writes(server).await;
             }

@@ -85,7 +85,7 @@ impl Stage {
     pub async fn new(purpose: &str) -> Self {
         super::armed().await;
         let scene = Scene::new(Layout::OldToNew, purpose, DATABASE, include_str!("../support/source.sql")).await;
-        let ledgers = [Ledger::begin(&scene.source, DATABASE).await, Ledger::begin(&scene.target, DATABASE).await];
+        let ledgers = [Ledger::every(&scene.source, DATABASE, "1").await, Ledger::every(&scene.target, DATABASE, "1").await];
         let oids = [oid(&scene.source, DATABASE).await, oid(&scene.target, DATABASE).await];
         let content = scene.source.content(DATABASE).await;
         let databases = scene.source.databases().await;

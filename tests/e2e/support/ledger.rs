@@ -19,7 +19,7 @@ while :; do
   if /usr/lib/postgresql/$3/bin/psql -X -q -U "$4" -d "$2" -v ON_ERROR_STOP=1 -c "INSERT INTO app.written (host) VALUES ('ledger-$1-$n')" 2>/dev/null; then
     echo "ledger-$1-$n" || exit
   fi
-  sleep 0.3
+  sleep "$5"
 done
 "#;
 
@@ -30,9 +30,14 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Begins to write to `database` of `server`, wherever that name leads.
+    /// Begins to write to `database` of `server`, wherever that name leads, three times a second.
     pub async fn begin(server: &Server, database: &str) -> Self {
-        let ledger = Self::of(server, WRITE, &[&server.name, database, &server.major.to_string(), ADMIN]);
+        Self::every(server, database, "0.3").await
+    }
+
+    /// The same with so many seconds between two rows: for hundreds of migrations, whose moments differ anyway.
+    pub async fn every(server: &Server, database: &str, seconds: &str) -> Self {
+        let ledger = Self::of(server, WRITE, &[&server.name, database, &server.major.to_string(), ADMIN, seconds]);
         ledger.goes_on().await;
         ledger
     }

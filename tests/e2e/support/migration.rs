@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt as _, watcher::watch_object};
 use kube::{Api, Client};
 use pgmigration::api::{Outcome, PostgresMigration, PostgresMigrationStatus, StepName, StepState};
@@ -22,6 +23,21 @@ const ENDLESS: Duration = Duration::from_secs(1800);
 
 /// How often a migration that nothing is heard of is asked whether it moves.
 const GLANCE: Duration = Duration::from_secs(10);
+
+/// Pauses of a watch whose API server is away: in a test steps are short, and each of them counts.
+struct Soon;
+
+impl Iterator for Soon {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_millis(200))
+    }
+}
+
+impl Backoff for Soon {
+    fn reset(&mut self) {}
+}
 
 /// Tells a migration that stands still from one that is slow.
 struct Movement {
@@ -124,7 +140,7 @@ impl Migration {
     pub async fn follow<T>(&self, what: &str, mut look: impl FnMut(Option<&PostgresMigration>) -> Option<T>) -> T {
         let mut movement = Movement::new();
         let mut last = PostgresMigrationStatus::default();
-        let mut states = pin!(watch_object(self.api.clone(), &self.name).default_backoff());
+        let mut states = pin!(watch_object(self.api.clone(), &self.name).backoff(Soon));
         loop {
             if let Ok(Some(Ok(object))) = timeout(GLANCE, states.next()).await {
                 if let Some(found) = look(object.as_ref()) {
