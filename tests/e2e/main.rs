@@ -24,6 +24,8 @@ mod questions;
 mod refusals;
 mod rollback;
 mod rules;
+#[path = "../runbook.rs"]
+mod runbook;
 mod schema;
 mod servers;
 mod storm;

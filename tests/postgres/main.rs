@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, its helpers too")]
 
+mod by_hand;
 mod catalog;
 mod chop;
 mod cluster;
@@ -13,4 +14,6 @@ mod layered;
 mod mutations;
 mod psql;
 mod publish;
+#[path = "../runbook.rs"]
+mod runbook;
 mod writers;

@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::interruptions::as_before;
+use crate::runbook::{COPY, FENCE, NAME, TOMBSTONE, by_hand, digits};
 use crate::support::ledger::Ledger;
 use crate::support::migration::{Migration, condition};
 use crate::support::scene::{ACCOUNT, Layout, Scene};
@@ -14,28 +15,6 @@ use crate::support::snapshot::assert_same;
 use crate::support::{Side, eventually};
 
 const SOURCE: &str = include_str!("../support/source.sql");
-
-/// What docs/runbook.md tells a person to do by hand about this part of a migration of `onyx` with the UID `uid`.
-fn by_hand(part: &str, uid: &str) -> String {
-    let heading = match part {
-        "jobs" => "**Schema jobs.**",
-        "name" => "**The database's name on the target.**",
-        "copy" => "**Copy on the target.**",
-        "fence" => "**Fence of the source database.**",
-        "tombstone" => "What is left of the tombstone",
-        other => panic!("{other}"),
-    };
-    let text = include_str!("../../../docs/runbook.md");
-    let script = text.split_once(heading).and_then(|(_, rest)| rest.split_once("```")?.1.split_once("```")).unwrap().0;
-    assert!(script.contains("f47ac10b"), "{script}");
-    let script = script.trim_start_matches("sql").trim_start_matches("sh").replace("f47ac10b-58cc-4372-a567-0e02b2c3d479", uid);
-    script.replace("f47ac10b58cc", &digits(uid)).replace("shop", "onyx")
-}
-
-/// Those of a UID that derived names have.
-fn digits(uid: &str) -> String {
-    uid.replace('-', "")[..12].to_owned()
-}
 
 /// Waits until the undo has failed often enough to call for a person; returns what it says.
 async fn stuck(migration: &Migration) -> String {
@@ -164,16 +143,16 @@ async fn without_its_namespace(step: StepName) {
                 // What is only intended is named too: nobody can tell whether it was done.
                 assert!(message.contains(&words) || !there, "{step:?}: no {words:?} in {message}");
             }
-            in_target(by_hand("jobs", &uid).trim().trim_start_matches("kubectl ")).await;
-            target.sql("postgres", &by_hand("name", &uid)).await;
+            in_target(by_hand("**Schema jobs.**", "onyx", &uid).trim().trim_start_matches("kubectl ")).await;
+            target.sql("postgres", &by_hand(NAME, "onyx", &uid)).await;
             let all = target.databases().await;
             let written: Vec<&str> = ["onyx", &kept].into_iter().filter(|name| all.iter().any(|one| one == name)).collect();
             ledgers[1].assert_kept(target, &written).await;
-            target.sql("postgres", &by_hand("copy", &uid)).await;
+            target.sql("postgres", &by_hand(COPY, "onyx", &uid)).await;
             ledgers[1].settle(target, "onyx").await;
-            source.sql("postgres", &by_hand("fence", &uid)).await;
+            source.sql("postgres", &by_hand(FENCE, "onyx", &uid)).await;
             if source.databases().await.contains(&tombstone) {
-                source.sql("postgres", &by_hand("tombstone", &uid)).await;
+                source.sql("postgres", &by_hand(TOMBSTONE, "onyx", &uid)).await;
             }
             // Settings and workloads: their manifests are at hand here.
             for server in [source, target] {
