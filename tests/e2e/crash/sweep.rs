@@ -30,6 +30,8 @@ async fn boundaries() -> BTreeMap<String, Vec<String>> {
         let mut passed = stage.play(way, "", true).await.passed;
         // What leads to the turning point is the same as forward, and need not be swept again.
         passed.retain(|boundary| found.get("forward").is_none_or(|forward: &Vec<String>| !forward.contains(boundary)));
+        // Listening suspends it for a while, which else nobody does.
+        passed.retain(|boundary| !boundary.starts_with("Rest("));
         println!("{name}: {} boundaries", passed.len());
         found.insert(name.to_owned(), passed);
     }
@@ -93,13 +95,18 @@ fn judge(case: &Case, seen: &Seen) -> (Verdict, String) {
     if let Some(step) = seen.repeated.iter().find(|step| !struck.contains(&Some(**step))) {
         return (Verdict::Doubled, format!("{step:?} was started again without need"));
     }
-    let reached = case.at.lines().zip(&struck).all(|(at, step)| match step {
-        None => seen.ended.iter().any(|ended| ended == at),
+    let passed_by = |(at, step): &(&str, &Option<StepName>)| match step {
+        None => !seen.ended.iter().any(|ended| ended == at),
         // Its verdict stands, so nobody starts another; all others are seen by the next attempt.
-        Some(_) if at.ends_with("after verdict") => true,
-        Some(step) => seen.repeated.contains(step),
-    });
-    (if reached { Verdict::Held } else { Verdict::NotReached }, String::new())
+        Some(_) if at.ends_with("after verdict") => false,
+        Some(step) => !seen.repeated.contains(step),
+    };
+    let missed: Vec<&str> = case.at.lines().zip(&struck).filter(passed_by).map(|(at, _)| at).collect();
+    if missed.is_empty() {
+        (Verdict::Held, String::new())
+    } else {
+        (Verdict::NotReached, format!("not there: {}", missed.join(" + ")))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
