@@ -68,7 +68,7 @@ async fn end(migration: &Migration) -> End {
             let Some(object) = object else { return Some(End::Released { resumed }) };
             let status = object.status.clone().unwrap_or_default();
             resumed = status.resumed;
-            let stuck = condition(&status, "Stalled") == "True" && status.undo.is_some();
+            let stuck = condition(&status, "Stalled") == "True" && status.undo.is_some() && status.outcome.is_none();
             (stuck && object.metadata.deletion_timestamp.is_some()).then(|| End::Stuck(status.message.unwrap_or_default()))
         })
         .await
