@@ -410,8 +410,10 @@ pub fn client_failure(e: &ClientError) -> Failure {
 
 /// A failure of SQL in words.
 pub fn sql(side: Side, e: &SqlError) -> Failure {
-    let message = format!("{}: {e}", path(side));
     let code = e.sqlstate.as_deref().unwrap_or("");
+    // The server's own words name a file and some bytes (disk_full, PostgreSQL's manual, appendix A).
+    let why = if code == "53100" { ": the volume of its data is full, make room" } else { "" };
+    let message = format!("{}: {e}{why}", path(side));
     let passes = ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class));
     match e.kind {
         SqlErrorKind::Connect if code.starts_with("28") => Failure::needs_human(reasons::ADMIN_LOGIN_FAILED, message),
@@ -459,6 +461,17 @@ pub fn exec(side: Side, e: &ExecError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_whose_volume_is_full_says_so() {
+        let said = |code: &str| {
+            let words = "could not extend file \"base/1/2\": wrote only 4096 of 8192 bytes at block 13";
+            let sqlstate = Some(code.to_owned());
+            sql(Side::Target, &SqlError { sqlstate, ..SqlError::new(SqlErrorKind::Statement, words) }).message
+        };
+        assert!(said("53100").contains("at block 13") && said("53100").ends_with("is full, make room"), "{}", said("53100"));
+        assert!(!said("53200").contains("full"), "out of memory");
+    }
 
     #[test]
     fn a_failure_of_a_server_names_it_once() {
