@@ -108,6 +108,7 @@ async fn whose_job_was_deleted_run_again_only_when_the_pod_has_ended() {
     let migration = scene
         .migrate("stray", |spec| spec["target"]["application"]["schemaJobs"][0]["command"] = json!(["sh", "-ec", deaf]))
         .await;
+    migration.begun(StepName::SchemaJob).await;
     eventually("the schema job at work", || async {
         let runs = target.try_sql("onyx", "SELECT count(*) FROM app.written WHERE host = 'schema-job'").await?;
         if runs == "1" { Ok(()) } else { Err(runs) }
