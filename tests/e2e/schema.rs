@@ -102,7 +102,8 @@ async fn whose_image_is_missing_are_named_and_can_be_rolled_back() {
 async fn whose_job_was_deleted_run_again_only_when_the_pod_has_ended() {
     let scene = Scene::new(Layout::OldToNew, "stray", "onyx", include_str!("support/source.sql")).await;
     let target = &scene.target;
-    let deaf = r#"trap '' TERM
+    // The image asks for SIGINT (its STOPSIGNAL).
+    let deaf = r#"trap '' TERM INT
         psql -X -v ON_ERROR_STOP=1 -c "INSERT INTO app.written (host) VALUES ('schema-job')"
         i=0; until [ $i = 60 ]; do i=$((i + 1)); sleep 1 || true; done"#;
     let migration = scene
