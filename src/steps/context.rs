@@ -412,9 +412,11 @@ pub fn client_failure(e: &ClientError) -> Failure {
 pub fn sql(side: Side, e: &SqlError) -> Failure {
     let code = e.sqlstate.as_deref().unwrap_or("");
     // The server's own words name a file and some bytes (disk_full, PostgreSQL's manual, appendix A).
-    let why = if code == "53100" { ": the volume of its data is full, make room" } else { "" };
+    let full = code == "53100";
+    let why = if full { ": the volume of its data is full, make room" } else { "" };
     let message = format!("{}: {e}{why}", path(side));
-    let passes = ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class));
+    // A volume gets no larger while the application stands still and waits for that.
+    let passes = !full && ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class));
     match e.kind {
         SqlErrorKind::Connect if code.starts_with("28") => Failure::needs_human(reasons::ADMIN_LOGIN_FAILED, message),
         SqlErrorKind::Connect if code == "3D000" => Failure::needs_human(reasons::DATABASE_NOT_FOUND, message),
@@ -461,16 +463,20 @@ pub fn exec(side: Side, e: &ExecError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::failure::Class;
 
     #[test]
     fn a_server_whose_volume_is_full_says_so() {
-        let said = |code: &str| {
+        let failure = |code: &str| {
             let words = "could not extend file \"base/1/2\": wrote only 4096 of 8192 bytes at block 13";
             let sqlstate = Some(code.to_owned());
-            sql(Side::Target, &SqlError { sqlstate, ..SqlError::new(SqlErrorKind::Statement, words) }).message
+            sql(Side::Target, &SqlError { sqlstate, ..SqlError::new(SqlErrorKind::Statement, words) })
         };
-        assert!(said("53100").contains("at block 13") && said("53100").ends_with("is full, make room"), "{}", said("53100"));
-        assert!(!said("53200").contains("full"), "out of memory");
+        let full = failure("53100");
+        assert!(full.message.contains("at block 13") && full.message.ends_with("is full, make room"), "{}", full.message);
+        assert_eq!(full.class, Class::NeedsHuman);
+        // Out of memory.
+        assert!(failure("53200").class == Class::Transient && !failure("53200").message.contains("full"));
     }
 
     #[test]
