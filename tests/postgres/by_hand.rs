@@ -12,6 +12,8 @@ use crate::cluster::{Cluster, SOON, servers};
 use crate::fence::picture;
 use crate::runbook::{COPY, FENCE, NAME, TOMBSTONE, by_hand};
 
+const LONE_NAME: &str = "Where the target had no such database before";
+
 const UID: &str = "0b1c2d3e-4f5a-6789-abcd-ef0123456789";
 
 async fn admins(cluster: &Cluster) -> AdminSessions {
@@ -106,6 +108,31 @@ async fn a_former_target_has_its_name_again_wherever_publishing_stands() {
             cluster.sql("app", "SELECT * FROM public.old");
             cluster.sql("postgres", &by_hand(COPY, "app", UID));
             assert_eq!(picture(&cluster), before, "published {published}, withdrawn {withdrawn}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_name_leaves_nothing_behind_where_there_was_no_former_target() {
+    for bin in servers() {
+        let cluster = start(&bin);
+        cluster.sql("postgres", "DROP DATABASE app");
+        let before = picture(&cluster);
+        for published in [0, 2] {
+            let names = PublishNames::derive("app", UID);
+            cluster.sql("postgres", &format!("CREATE DATABASE {}", names.staging));
+            let mut admins = admins(&cluster).await;
+            let publication: Publication = plan(&mut admins, names).await.unwrap();
+            for _ in 0..published {
+                publication.publish_step(&mut admins, SOON).await.unwrap();
+            }
+            admins.close().await;
+            cluster.sql("postgres", &by_hand(NAME, "app", UID));
+            if published > 0 {
+                cluster.sql("postgres", &by_hand(LONE_NAME, "app", UID));
+            }
+            cluster.sql("postgres", &by_hand(COPY, "app", UID));
+            assert_eq!(picture(&cluster), before, "published {published}");
         }
     }
 }
