@@ -84,6 +84,69 @@ fn sentence(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+
+    /// What is no failure, and what the checks find and say themselves.
+    const WITHOUT_ADVICE: &[&str] = &[
+        r::UNKNOWN,
+        r::PROGRESSING,
+        r::SUSPENDED,
+        r::PLANNED,
+        r::BLOCKED,
+        r::DONE,
+        r::STEP_DONE,
+        r::SUCCEEDED,
+        r::FAILED,
+        r::CLAIMED_BY_ANOTHER,
+        r::UNDONE,
+        r::UNDOING,
+        r::CANCELLED,
+        r::CANCEL_TOO_LATE,
+        r::ROLLBACK_REQUESTED,
+        r::TARGET_WRITES_SAVED,
+        r::UNFENCED,
+        r::DELETED,
+        r::FENCE_REMAINS,
+        r::SERVER_IS_STANDBY,
+        r::TARGET_OLDER,
+        r::SERVER_TOO_OLD,
+        r::TOOL_VERSION_MISMATCH,
+        r::SAME_DATABASE,
+        r::NAME_TAKEN,
+        r::DISK_TOO_SMALL,
+        r::ENCODING_MISMATCH,
+        r::LOCALE_MISMATCH,
+        r::COLLATION_CHANGED,
+        r::EXTENSION_UNAVAILABLE,
+        r::EXTENSION_CHANGES,
+        r::OWNER_NOT_READY,
+        r::PREPARED_TRANSACTIONS,
+        r::INDEX_BUILD_RUNNING,
+        r::DATABASE_NAME_IN_EXPRESSION,
+        r::SEARCH_PATH_DEPENDENCE,
+        r::OWNERSHIP_CHANGES,
+        r::LOCK_TABLE_SMALL,
+        r::STANDBY_AWAY,
+        r::ACCESS_RULES_BY_NAME,
+        r::PROBE_LOGS_IN,
+        r::NOT_CARRIED_OVER,
+        r::WRITER_NOT_FOUND,
+        r::SERVER_AMONG_WORKLOADS,
+        r::CONTROLLED_BY_OTHERS,
+        r::AUTOSCALED,
+        r::MANAGED_BY_GITOPS,
+        r::KIND_NOT_SUPPORTED,
+        r::REPLICAS_NOT_KNOWN,
+    ];
+
+    #[test]
+    fn every_failure_has_advice_and_shares_it_with_its_like_only() {
+        let without: Vec<_> = r::ALL.iter().copied().filter(|reason| next(reason).is_empty()).collect();
+        assert_eq!(without, WITHOUT_ADVICE);
+        let texts: BTreeSet<_> = r::ALL.iter().map(|reason| next(reason)).collect();
+        // The empty one, and TRANSIENT and QUERY_FAILED share theirs.
+        assert_eq!(texts.len(), r::ALL.len() - (without.len() - 1) - 1);
+    }
 
     #[test]
     fn what_to_do_never_falls_off_the_end() {

@@ -6,6 +6,7 @@
 
 mod completion;
 mod context;
+mod ending;
 mod saving;
 
 pub use context::{Context, Installation};

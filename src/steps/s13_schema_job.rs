@@ -8,7 +8,7 @@
 use kube::Client;
 
 use super::context::{Context, kubernetes, sql};
-use super::transfer::{all_ending, ending, strays_ending};
+use super::ending::{all_ending, ending, sessions_ending, strays_ending};
 use crate::api::conditions::reasons;
 use crate::api::{SchemaJobStatus, Side, StepName};
 use crate::kubernetes::jobs::schema::SchemaJob;
@@ -149,8 +149,8 @@ async fn end_sessions(cx: &mut Context<'_>) -> Result<Option<Advance>, Failure> 
     let left = catalog::end_sessions_of(session.as_mut(), &database, &role, &ours).await;
     session.close().await;
     let left = left.map_err(|e| sql(Side::Target, &e))?;
-    let words = || format!("{left} sessions that a failed schema job left in the server are ending");
-    Ok((left > 0).then(|| Advance::Wait { seconds: 1, message: words() }))
+    let words = || format!("sessions that a failed schema job left in the server are ending: {left} to go");
+    (left > 0).then(|| sessions_ending(cx, StepName::SchemaJob, words())).transpose()
 }
 
 /// The last 600 characters: the cause of a failure stands at the end of a log.

@@ -4,16 +4,16 @@
 //! a verdict counts: a Job without one has failed, whatever Kubernetes says of it. It is taken from the mover's output while
 //! Kubernetes has not noticed yet that the process ended, else from the termination message.
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::context::{Context, kubernetes};
+use super::ending::{all_ending, ending, strays_ending};
 use super::s01_pin::follow;
 use crate::api::conditions::reasons;
 use crate::api::{Heard, Side, StepName, Transfer};
 use crate::kubernetes::errors::Error as KubernetesError;
 use crate::kubernetes::jobs::mover::MoverJob;
-use crate::kubernetes::jobs::{self, JobState, Owned, Stray, Termination};
+use crate::kubernetes::jobs::{self, JobState, Owned, Termination};
 use crate::plan::Failure;
 use crate::plan::operation::{
     MigrationRef, OPERATION_VERSION, Operation, Outcome, Phase, Progress, Pulse, Reason, Task, Verdict, pulse,
@@ -334,44 +334,4 @@ pub async fn end_movers(cx: &Context<'_>) -> Result<Option<Advance>, Failure> {
     }
     let strays = jobs::strays(client, &home, &cx.migration(), &all).await.map_err(|e| here(&e))?;
     strays_ending(cx.now, &home, strays.iter().filter(|stray| movers(&stray.job)))
-}
-
-/// Seconds that a deleted Job may take to be gone: its pods have half a minute, on a node that answers.
-const GONE_WITHIN: i64 = 600;
-
-/// A wait for a Job that was deleted.
-///
-/// # Errors
-/// It does not go: a person must look at the node of its pod. Only the end of that pod tells that it works no more.
-pub fn ending(now: Timestamp, since: Option<Timestamp>, message: String) -> Result<Advance, Failure> {
-    let waited = since.map_or(0, |since| now.as_second() - since.as_second());
-    if waited > GONE_WITHIN {
-        return Err(Failure::needs_human(reasons::DEADLINE_EXCEEDED, format!("for {waited} s: {message}")));
-    }
-    Ok(wait(message))
-}
-
-/// The same for Jobs that were deleted; `None` when none is left.
-pub fn all_ending(now: Timestamp, left: &[Owned], what: &str) -> Result<Option<Advance>, Failure> {
-    let Some(first) = left.first() else { return Ok(None) };
-    let since = left.iter().filter_map(|job| job.ending_since).min();
-    let more = if left.len() > 1 { ", ..." } else { "" };
-    ending(now, since, format!("{} {what} are ending: Job {}{more}", left.len(), first.name)).map(Some)
-}
-
-/// The same for pods whose Jobs are gone: they work on until they end.
-pub fn strays_ending<'a>(
-    now: Timestamp,
-    namespace: &str,
-    mut left: impl Iterator<Item = &'a Stray>,
-) -> Result<Option<Advance>, Failure> {
-    let Some(Stray { pod, job, ending_since, made }) = left.next() else { return Ok(None) };
-    let words = format!("pod {namespace}/{pod} has not ended although its Job {job} is gone");
-    if ending_since.is_some() {
-        return ending(now, *ending_since, words).map(Some);
-    }
-    let words = format!("{words}, and nobody has told it to end: delete it");
-    // Kubernetes tells it a moment after its Job was deleted, so this may pass.
-    let age = made.map_or(0, |made| now.as_second() - made.as_second());
-    if age > GONE_WITHIN { Err(Failure::transient(reasons::DEADLINE_EXCEEDED, words)) } else { Ok(Some(wait(words))) }
 }

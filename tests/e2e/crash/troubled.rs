@@ -1,10 +1,11 @@
 //! API servers that die: one of them in each step of a migration, by turns, without a word, or all of them for minutes. Watches
-//! break, requests are cut in two, answers are lost.
+//! break, requests are cut in two, answers are lost. And those that live and have no time: they answer 429.
 
 use std::process::Command;
 use std::time::Duration;
 
 use pgmigration::api::{Outcome, StepName};
+use serde_json::json;
 use tokio::task::spawn_blocking;
 
 use crate::interruptions::{large, midway};
@@ -57,6 +58,101 @@ async fn an_api_server_dies_in_each_step() {
     migration.ended(Outcome::Succeeded).await;
     moved(&scene, &migration, &content, &databases).await;
     assert!(struck.len() >= 12, "it was struck in {struck:?} only");
+    scene.end().await;
+}
+
+/// While it is there, API servers answer 429 to every request of certain accounts (API Priority and Fairness, KEP-1040: a level
+/// without seats, whose surplus is refused).
+struct Busy(Vec<Side>);
+
+const BUSY: &str = "pgmigration-test-busy";
+
+impl Busy {
+    /// For the accounts in `namespaces`.
+    async fn begin(sides: &[Side], namespaces: &[&str]) -> Self {
+        let subjects: Vec<_> = namespaces
+            .iter()
+            .map(|name| json!({"kind": "Group", "group": {"name": format!("system:serviceaccounts:{name}")}}))
+            .collect();
+        let any = json!(["*"]);
+        let level = json!({
+            "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+            "kind": "PriorityLevelConfiguration",
+            "metadata": {"name": BUSY},
+            "spec": {"type": "Limited", "limited": {
+                "nominalConcurrencyShares": 0, "borrowingLimitPercent": 0, "limitResponse": {"type": "Reject"},
+            }},
+        });
+        let flow = json!({
+            "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
+            "kind": "FlowSchema",
+            "metadata": {"name": BUSY},
+            "spec": {"matchingPrecedence": 2, "priorityLevelConfiguration": {"name": BUSY}, "rules": [{
+                "subjects": subjects,
+                "resourceRules": [{"verbs": any, "apiGroups": any, "resources": any, "namespaces": any, "clusterScope": true}],
+                "nonResourceRules": [{"verbs": any, "nonResourceURLs": any}],
+            }]},
+        });
+        let manifests = json!({"apiVersion": "v1", "kind": "List", "items": [level, flow]}).to_string();
+        for side in sides {
+            side.kubectl_aside(&["apply", "--server-side", "-f", "-"], &manifests).await.unwrap();
+        }
+        Self(sides.to_vec())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for side in &self.0 {
+            for kind in ["flowschema", "prioritylevelconfiguration"] {
+                let _ = side.kubectl(&["delete", kind, BUSY, "--ignore-not-found"], "");
+            }
+        }
+    }
+}
+
+/// Requests that an API server has refused as [`Busy`] says, since it began.
+async fn refused(side: Side) -> u64 {
+    let metrics = eventually("metrics", || side.kubectl_aside(&["get", "--raw", "/metrics"], "")).await;
+    let ours = format!("flow_schema=\"{BUSY}\"");
+    let lines = metrics.lines().filter(|l| l.starts_with("apiserver_flowcontrol_rejected_requests_total{") && l.contains(&ours));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn api_servers_have_no_time_in_each_step() {
+    operator().await;
+    let scene = Scene::new(Layout::OldToNew, "busy", "onyx", include_str!("../support/source.sql")).await;
+    let content = scene.source.content(&scene.database).await;
+    let databases = scene.source.databases().await;
+    let begun = [refused(Side::Old).await, refused(Side::New).await];
+    let namespaces = [SYSTEM, &scene.source.namespace, &scene.target.namespace];
+    let migration = scene.migrate("busy", |_| ()).await;
+    let mut struck: Vec<StepName> = Vec::new();
+    loop {
+        let step = migration.until("the next step", |s| match s.outcome {
+            Some(_) => Some(None),
+            None => s.step.filter(|step| !struck.contains(step)).map(Some),
+        });
+        let Some(step) = step.await else { break };
+        let before = refused(Side::New).await;
+        let busy = Busy::begin(&[Side::Old, Side::New], &namespaces).await;
+        eventually("a refusal", || async {
+            let now = refused(Side::New).await;
+            if now > before { Ok(()) } else { Err(now) }
+        })
+        .await;
+        drop(busy);
+        struck.push(step);
+    }
+    let status = migration.ended(Outcome::Succeeded).await;
+    moved(&scene, &migration, &content, &databases).await;
+    let refused = [refused(Side::Old).await - begun[0], refused(Side::New).await - begun[1]];
+    println!("refused in {struck:?}: {refused:?} (old, new)");
+    assert!(struck.len() >= 12, "it was struck in {struck:?} only");
+    assert!(refused[0] > 0, "cluster old was never asked in vain");
+    let attempts: Vec<_> = status.steps.iter().map(|step| (step.name, step.attempt)).collect();
+    println!("attempts: {attempts:?}");
     scene.end().await;
 }
 
