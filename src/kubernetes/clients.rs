@@ -2,13 +2,19 @@
 //!
 //! Belongs here: how a client is made and whether its cluster answers. Does not belong here: what is asked with it.
 //!
-//! No client made here repeats a refused request by itself: an answer of "try later" comes back at once as
-//! [`Kind::Transient`], and whoever asked decides when to ask again.
+//! Clients made here repeat by themselves what was refused for want of time (429), and nothing else: any other answer comes back
+//! at once as [`Kind::Transient`], and whoever asked decides when to ask again.
 
 use std::time::Duration;
 
+use http::{Request as HttpRequest, Response, StatusCode};
 use k8s_openapi::jiff::Timestamp;
+use kube::client::retry::{InvalidBackoff, RetryPolicy};
+use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
+use tower::BoxError;
+use tower::buffer::BufferLayer;
+use tower::retry::{Policy, RetryLayer};
 
 use super::errors::{Error, Kind, Request, ask, chain};
 use super::kubeconfig::{self, Credential, KubeconfigError};
@@ -126,7 +132,39 @@ fn encoded(text: &str) -> String {
 }
 
 fn client(config: Config) -> Result<Client, ClientError> {
-    Client::try_from(config).map_err(|error| ClientError::Refused(format!("no client can be made: {}", chain(&error))))
+    let refused = |error: &dyn std::error::Error| ClientError::Refused(format!("no client can be made: {}", chain(error)));
+    let stack = ClientBuilder::try_from(config).map_err(|error| refused(&error))?;
+    let patience = WhenBusy::new().map_err(|error| refused(&error))?;
+    Ok(stack.with_layer(&BufferLayer::new(QUEUE)).with_layer(&RetryLayer::new(patience)).build())
+}
+
+/// Requests that may stand in line in front of one client. None is held up in it: it is what makes a stack one that can be
+/// asked twice.
+const QUEUE: usize = 1024;
+
+/// Asks again, up to ten times, when an API server says that it has no time (429): it says so before it looks at a request, so
+/// nothing has happened. Waits as long as it says (`Retry-After`), one second with API Priority and Fairness (KEP-1040). Not so
+/// behind 503 and 504: there the request may have had its effect, and a command in a pod must not run twice.
+#[derive(Clone)]
+struct WhenBusy(RetryPolicy);
+
+impl WhenBusy {
+    fn new() -> Result<Self, InvalidBackoff> {
+        RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(2), 10, true).map(Self)
+    }
+}
+
+impl<T> Policy<HttpRequest<Body>, Response<T>, BoxError> for WhenBusy {
+    type Future = tokio::time::Sleep;
+
+    fn retry(&mut self, request: &mut HttpRequest<Body>, answer: &mut Result<Response<T>, BoxError>) -> Option<Self::Future> {
+        let busy = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS);
+        if busy { self.0.retry(request, answer) } else { None }
+    }
+
+    fn clone_request(&mut self, request: &HttpRequest<Body>) -> Option<HttpRequest<Body>> {
+        Policy::<_, Response<T>, BoxError>::clone_request(&mut self.0, request)
+    }
 }
 
 /// Asks a cluster for its version: tells whether it answers and accepts the credentials. `server` is for the message.
@@ -163,6 +201,12 @@ pub fn refine(error: &Error, server: &str) -> ClientError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::response::IntoResponse as _;
+    use tokio::net::TcpListener;
+
     use super::*;
 
     fn base() -> Config {
@@ -177,6 +221,35 @@ mod tests {
         for (namespace, account) in [("", "a"), ("a", ""), ("a:b", "c"), ("a", "b:c"), ("a\n", "b"), ("A", "b"), ("a", "b c")] {
             assert!(matches!(impersonated(&base(), namespace, account), Err(ClientError::Refused(_))), "{namespace} {account}");
         }
+    }
+
+    /// Asks a server that answers `refusals` times with `status` before it answers. How often it was asked, and what came of it.
+    async fn asked(status: u16, refusals: usize) -> (usize, bool) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&count);
+        let answer = move || {
+            let refused = seen.fetch_add(1, Ordering::Relaxed) < refusals;
+            async move {
+                match StatusCode::from_u16(status).unwrap() {
+                    status if refused => (status, [("retry-after", "0")], "").into_response(),
+                    _ => r#"{"major": "1", "minor": "33", "gitVersion": "v1.33.4"}"#.into_response(),
+                }
+            }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+        tokio::spawn(async { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+        let answered = reach(&own(&config).unwrap(), "x").await.is_ok();
+        (count.load(Ordering::Relaxed), answered)
+    }
+
+    #[tokio::test]
+    async fn only_what_was_refused_for_want_of_time_is_repeated() {
+        assert_eq!(asked(429, 3).await, (4, true));
+        assert_eq!(asked(429, 100).await, (11, false));
+        assert_eq!(asked(503, 1).await, (1, false));
+        assert_eq!(asked(504, 1).await, (1, false));
+        assert_eq!(asked(500, 1).await, (1, false));
     }
 
     #[tokio::test]

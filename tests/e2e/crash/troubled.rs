@@ -1,7 +1,7 @@
 //! API servers that die: one of them in each step of a migration, by turns, without a word, or all of them for minutes. Watches
 //! break, requests are cut in two, answers are lost. And those that live and have no time: they answer 429.
 
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pgmigration::api::{Outcome, StepName};
@@ -61,19 +61,20 @@ async fn an_api_server_dies_in_each_step() {
     scene.end().await;
 }
 
-/// While it is there, API servers answer 429 to every request of certain accounts (API Priority and Fairness, KEP-1040: a level
-/// without seats, whose surplus is refused).
-struct Busy(Vec<Side>);
+/// Of certain accounts both API servers take one request at a time, and refuse all others with 429 (API Priority and Fairness,
+/// KEP-1040: a level without seats takes a request that is alone).
+struct Busy {
+    account: String,
+}
 
 const BUSY: &str = "pgmigration-test-busy";
+const SIDES: [Side; 2] = [Side::Old, Side::New];
 
 impl Busy {
     /// For the accounts in `namespaces`.
-    async fn begin(sides: &[Side], namespaces: &[&str]) -> Self {
-        let subjects: Vec<_> = namespaces
-            .iter()
-            .map(|name| json!({"kind": "Group", "group": {"name": format!("system:serviceaccounts:{name}")}}))
-            .collect();
+    async fn new(namespaces: &[&str]) -> Self {
+        let group = |name: &&str| json!({"kind": "Group", "group": {"name": format!("system:serviceaccounts:{name}")}});
+        let subjects: Vec<_> = namespaces.iter().map(group).collect();
         let any = json!(["*"]);
         let level = json!({
             "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
@@ -94,16 +95,53 @@ impl Busy {
             }]},
         });
         let manifests = json!({"apiVersion": "v1", "kind": "List", "items": [level, flow]}).to_string();
-        for side in sides {
+        for side in SIDES {
             side.kubectl_aside(&["apply", "--server-side", "-f", "-"], &manifests).await.unwrap();
         }
-        Self(sides.to_vec())
+        Self { account: namespaces[0].into() }
+    }
+
+    /// A request that takes the one seat: what it asks for never comes to its end.
+    fn seat(&self, side: Side) -> Child {
+        let (user, group) =
+            (format!("system:serviceaccount:{}:busy", self.account), format!("system:serviceaccounts:{}", self.account));
+        Command::new(setting("PGM_KUBECTL"))
+            .args(["--kubeconfig", &side.kubeconfig(), "--as", &user, "--as-group", &group, "--as-group", "system:authenticated"])
+            .args(["create", "--raw", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "-f", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    /// The seats are taken until the API server of the object has refused something.
+    async fn once(&self) {
+        let before = refused(Side::New).await;
+        let mut seats = SIDES.map(|side| (side, self.seat(side)));
+        eventually("a refusal", || {
+            for (side, seat) in &mut seats {
+                // Refused itself, or cut off after a minute.
+                if seat.try_wait().unwrap().is_some() {
+                    *seat = self.seat(*side);
+                }
+            }
+            async move {
+                let now = refused(Side::New).await;
+                if now > before { Ok(()) } else { Err(now) }
+            }
+        })
+        .await;
+        for (_, mut seat) in seats {
+            seat.kill().unwrap();
+            seat.wait().unwrap();
+        }
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        for side in &self.0 {
+        for side in SIDES {
             for kind in ["flowschema", "prioritylevelconfiguration"] {
                 let _ = side.kubectl(&["delete", kind, BUSY, "--ignore-not-found"], "");
             }
@@ -126,7 +164,7 @@ async fn api_servers_have_no_time_in_each_step() {
     let content = scene.source.content(&scene.database).await;
     let databases = scene.source.databases().await;
     let begun = [refused(Side::Old).await, refused(Side::New).await];
-    let namespaces = [SYSTEM, &scene.source.namespace, &scene.target.namespace];
+    let busy = Busy::new(&[SYSTEM, &scene.source.namespace, &scene.target.namespace]).await;
     let migration = scene.migrate("busy", |_| ()).await;
     let mut struck: Vec<StepName> = Vec::new();
     loop {
@@ -135,14 +173,7 @@ async fn api_servers_have_no_time_in_each_step() {
             None => s.step.filter(|step| !struck.contains(step)).map(Some),
         });
         let Some(step) = step.await else { break };
-        let before = refused(Side::New).await;
-        let busy = Busy::begin(&[Side::Old, Side::New], &namespaces).await;
-        eventually("a refusal", || async {
-            let now = refused(Side::New).await;
-            if now > before { Ok(()) } else { Err(now) }
-        })
-        .await;
-        drop(busy);
+        busy.once().await;
         struck.push(step);
     }
     let status = migration.ended(Outcome::Succeeded).await;
