@@ -246,10 +246,19 @@ mod tests {
     #[tokio::test]
     async fn only_what_was_refused_for_want_of_time_is_repeated() {
         assert_eq!(asked(429, 3).await, (4, true));
-        assert_eq!(asked(429, 100).await, (11, false));
         assert_eq!(asked(503, 1).await, (1, false));
         assert_eq!(asked(504, 1).await, (1, false));
         assert_eq!(asked(500, 1).await, (1, false));
+    }
+
+    #[tokio::test]
+    async fn after_ten_times_it_is_said() {
+        let mut policy = WhenBusy::new().unwrap();
+        let mut repeated = || {
+            let answer = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).body(()).unwrap();
+            policy.retry(&mut HttpRequest::new(Body::empty()), &mut Ok(answer)).is_some()
+        };
+        assert_eq!([(); 11].map(|()| repeated()), [[true; 10].as_slice(), &[false]].concat()[..]);
     }
 
     #[tokio::test]
