@@ -300,7 +300,8 @@ impl Session for PsqlSession {
 fn lost(error: &ExecError) -> SqlError {
     let kind = match error.kind {
         ExecErrorKind::Deadline => SqlErrorKind::Deadline,
-        ExecErrorKind::Forbidden
+        ExecErrorKind::Unauthorized
+        | ExecErrorKind::Forbidden
         | ExecErrorKind::NotFound
         | ExecErrorKind::Refused
         | ExecErrorKind::Connect

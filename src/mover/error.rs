@@ -51,6 +51,7 @@ impl From<ArchiveError> for MoverError {
 impl From<ExecError> for MoverError {
     fn from(error: ExecError) -> Self {
         let reason = match error.kind {
+            ExecErrorKind::Unauthorized => Reason::ClusterUnauthorized,
             ExecErrorKind::Forbidden => Reason::ClusterForbidden,
             ExecErrorKind::NotFound | ExecErrorKind::Refused => Reason::PodUnavailable,
             ExecErrorKind::Connect => Reason::ClusterUnreachable,
@@ -76,7 +77,8 @@ impl From<SqlError> for MoverError {
 impl From<ApiError> for MoverError {
     fn from(error: ApiError) -> Self {
         let reason = match error.kind() {
-            Kind::Forbidden | Kind::Unauthorized => Reason::ClusterForbidden,
+            Kind::Forbidden => Reason::ClusterForbidden,
+            Kind::Unauthorized => Reason::ClusterUnauthorized,
             Kind::NotFound => Reason::PodUnavailable,
             Kind::Conflict | Kind::AlreadyExists | Kind::Unreachable | Kind::Invalid | Kind::Transient | Kind::Other => {
                 Reason::ClusterUnreachable
@@ -101,9 +103,9 @@ impl From<SecretError> for MoverError {
 impl From<ClientError> for MoverError {
     fn from(error: ClientError) -> Self {
         let reason = match error {
-            ClientError::Refused(_) | ClientError::Expired(_) => Reason::SecretMissing,
+            ClientError::Refused(_) => Reason::SecretMissing,
             ClientError::Unreachable { .. } => Reason::ClusterUnreachable,
-            ClientError::Unauthorized { .. } => Reason::ClusterForbidden,
+            ClientError::Expired(_) | ClientError::Unauthorized { .. } => Reason::ClusterUnauthorized,
         };
         Self::new(reason, error.to_string())
     }

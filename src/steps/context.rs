@@ -449,6 +449,7 @@ pub fn archive(e: &ArchiveError) -> Failure {
 pub fn exec(side: Side, e: &ExecError) -> Failure {
     let message = format!("{}.postgres.exec: {e}", path(side));
     match e.kind {
+        ExecErrorKind::Unauthorized => Failure::needs_human(reasons::CLUSTER_UNAUTHORIZED, message),
         ExecErrorKind::Forbidden => Failure::needs_human(reasons::MISSING_PERMISSION, message),
         ExecErrorKind::NotFound => Failure::needs_human(reasons::POD_NOT_READY, message),
         ExecErrorKind::Connect => Failure::transient(reasons::CLUSTER_UNREACHABLE, message),

@@ -232,6 +232,7 @@ fn reason_of(reason: Reason) -> &'static str {
         Reason::InvalidOperation => reasons::MOVER_LOST,
         Reason::SecretMissing => reasons::SECRET_NOT_FOUND,
         Reason::ClusterForbidden => reasons::MISSING_PERMISSION,
+        Reason::ClusterUnauthorized => reasons::CLUSTER_UNAUTHORIZED,
         Reason::ClusterUnreachable => reasons::CLUSTER_UNREACHABLE,
         Reason::PodUnavailable => reasons::POD_CHANGED,
         Reason::ServerReplaced => reasons::SERVER_CHANGED,

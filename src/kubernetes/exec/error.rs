@@ -10,7 +10,9 @@ const MESSAGE_LIMIT: usize = 1000;
 /// The kind of an [`ExecError`], from which callers pick class, reason and retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExecErrorKind {
-    /// HTTP 401 or 403: the identity may not do this. A person must grant something.
+    /// HTTP 401: the credentials are refused, or over. A person must renew them.
+    Unauthorized,
+    /// HTTP 403: the identity may not do this. A person must grant something.
     Forbidden,
     /// HTTP 404: no such pod (or namespace).
     NotFound,
@@ -53,7 +55,7 @@ impl ExecError {
                 let text = shortened(text.map_or("no message", |text| text.trim()));
                 let code = status.code;
                 let (kind, message) = match code {
-                    401 => (ExecErrorKind::Forbidden, format!("not authenticated: {text}")),
+                    401 => (ExecErrorKind::Unauthorized, format!("not authenticated: {text}")),
                     403 => (
                         ExecErrorKind::Forbidden,
                         // The server does not say which verb it misses.

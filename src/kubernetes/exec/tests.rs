@@ -168,7 +168,7 @@ async fn refusals_are_told_apart_and_readable() {
         ),
         (
             refusal("401 Unauthorized", "application/json", &json(401, "Unauthorized")),
-            ExecErrorKind::Forbidden,
+            ExecErrorKind::Unauthorized,
             Some(401),
             "not authenticated",
         ),

@@ -5,6 +5,9 @@ use crate::api::conditions::reasons;
 use crate::api::{PostgresMigrationSpec, Repoint, WorkloadKind, Writer};
 use crate::kubernetes::workloads::{self, Autoscaler, AutoscalerKind, Setting, WorkloadState};
 
+/// So many writers can be recorded in the status with what they were: it has to fit into an object beside everything else.
+const MOST_WRITERS: usize = 64;
+
 /// What a template of a repoint may hold.
 const WORDS: [&str; 5] = ["host", "port", "database", "user", "password"];
 
@@ -81,6 +84,14 @@ pub fn writers(out: &mut Findings, own: Own<'_>, declared: &[Writer], matches: &
             },
             Match::Found(all) => all.iter().for_each(|seen| stoppable(out, own, &path, seen)),
         }
+    }
+    let found: usize = matches.iter().map(|found| if let Match::Found(all) = found { all.len() } else { 0 }).sum();
+    if found > MOST_WRITERS {
+        out.block(
+            reasons::SPEC_INVALID,
+            "spec.source.writers",
+            format!("{found} workloads match, and at most {MOST_WRITERS} are stopped and started again: narrow the labels, and stop the others yourself"),
+        );
     }
 }
 
@@ -337,6 +348,21 @@ mod tests {
     #[test]
     fn an_ordinary_writer_is_fine() {
         assert_eq!(one_writer(|_| ()), Findings::default());
+    }
+
+    #[test]
+    fn more_writers_than_can_be_recorded_are_refused() {
+        let place = place(Side::Source);
+        let by_label = Writer { kind: WorkloadKind::Deployment, name: None, label_selector: Some("app=w".into()) };
+        let judged = |many: usize| {
+            let all = (1..many).map(|n| seen(&format!("w{n}"), 1)).collect();
+            let (one, others) = (Match::Found(vec![seen("api", 1)]), Match::Found(all));
+            let mut out = Findings::default();
+            writers(&mut out, Own { uid: "u", place: &place }, &[by_label.clone(), by_label.clone()], &[one, others]);
+            out
+        };
+        assert_eq!(judged(64), Findings::default());
+        blocked(&judged(65), reasons::SPEC_INVALID, "spec.source.writers", &["65 workloads match", "at most 64"]);
     }
 
     #[test]

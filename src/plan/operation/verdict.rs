@@ -89,8 +89,10 @@ pub enum Reason {
     InvalidOperation,
     /// A Secret, or a key in it, is absent or malformed.
     SecretMissing,
-    /// The API server of an end refuses a request.
+    /// The API server of an end refuses a request: a right is missing.
     ClusterForbidden,
+    /// The API server of an end refuses the credentials, or they are over.
+    ClusterUnauthorized,
     /// The API server of an end cannot be reached.
     ClusterUnreachable,
     /// The pod is gone, replaced by another, or not running.
@@ -162,6 +164,7 @@ impl Reason {
             | Self::Interrupted => Some(Transient),
             Self::SecretMissing
             | Self::ClusterForbidden
+            | Self::ClusterUnauthorized
             | Self::ToolMissing
             | Self::RestoreFailed
             | Self::ExtensionFailed
