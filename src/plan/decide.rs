@@ -221,3 +221,6 @@ fn last_to_undo(status: &PostgresMigrationStatus) -> Option<StepName> {
         .map(|l| l.step)
         .find(|name| status.steps.iter().any(|s| s.name == *name && s.state != StepState::Undone))
 }
+
+#[cfg(test)]
+mod tests;

@@ -133,6 +133,12 @@ mod tests {
     }
 
     #[test]
+    fn pauses_grow_and_stop_growing() {
+        assert_eq!([0, 1, 2, 3, 4, 5, 6].map(backoff), [1, 1, 2, 4, 8, 15, 15]);
+        assert_eq!([0, 1, 2, 3, 4, 5].map(pause), [0, 0, 2, 15, 60, 60]);
+    }
+
+    #[test]
     fn patience_ends() {
         let status = PostgresMigrationStatus { start_time: Some(Time(at(0))), ..Default::default() };
         let f = Failure::transient(reasons::TRANSIENT, "x");

@@ -212,6 +212,66 @@ mod tests {
     }
 
     #[test]
+    fn a_rollback_says_since_when_the_application_has_been_writing() {
+        let mut status = resumed();
+        for (second, step) in [(30, StepName::SchemaJob), (60, StepName::Resume)] {
+            super::super::record::begin(&mut status, step, Timestamp::from_second(second).unwrap());
+        }
+        let said = unacknowledged(&spec(), &status);
+        assert!(said.contains(" since 1970-01-01T00:01:00Z. It would first be dumped"), "{said}");
+    }
+
+    #[test]
+    fn the_old_database_is_called_what_it_is() {
+        let mut status = resumed();
+        let kept = "The old database is kept, unchanged and fenced.";
+        assert_eq!(old_database(&status), kept, "of an object that never got there");
+        super::super::record::begin(&mut status, StepName::Fence, Timestamp::from_second(2).unwrap());
+        let mut said = |state, outcome| {
+            let e = &mut status.steps[0];
+            (e.state, e.message, status.outcome) = (state, Some("1 to go".into()), outcome);
+            old_database(&status)
+        };
+        assert_eq!(said(StepState::Done, Some(Outcome::Succeeded)), kept);
+        assert_eq!(said(StepState::Undone, Some(Outcome::Succeeded)), UNFENCED);
+        let opening = said(StepState::Undoing, Some(Outcome::Succeeded));
+        assert_eq!(opening, "The old database is being opened, because spec.unfence is set: 1 to go");
+        assert_eq!(said(StepState::Undoing, None), kept, "that is an undo of the whole");
+    }
+
+    #[test]
+    fn all_that_stands_is_named_in_the_order_of_an_undo_as_far_as_there_is_room() {
+        let mut status = resumed();
+        for leg in &crate::plan::itinerary::ITINERARY {
+            super::super::record::begin(&mut status, leg.step, Timestamp::from_second(2).unwrap());
+        }
+        let publication = serde_json::json!({"originals": "{}", "published": true});
+        status.publication = serde_json::from_value(publication).unwrap();
+        status.repointed = Some(crate::api::Repointed { previous_values: "keep".into(), ..crate::api::Repointed::default() });
+        status.fence = serde_json::from_value(serde_json::json!({"method": "Swap", "originals": "{}"})).unwrap();
+        let stopped = |side: &str, name: &str, restored: bool| {
+            let text = serde_json::json!({"side": side, "kind": "Deployment", "namespace": "n", "name": name, "uid": "u", "restored": restored});
+            serde_json::from_value::<crate::api::Quiesced>(text).unwrap()
+        };
+        status.quiesced = vec![stopped("Source", "api", false), stopped("Target", "web", false), stopped("Source", "up", true)];
+        assert_eq!(
+            outstanding(&status),
+            "Not put back yet: the database's name on the target, settings of the application (previous values: Secret keep), \
+             dump b/p/d_1.dump, fence of the source database, source Deployment n/api, target Deployment n/web."
+        );
+        // Half of a message is for the cause: of 600 characters a workload, none fits behind the four; of one alone, all of it does.
+        let long = "x".repeat(600);
+        status.quiesced = vec![stopped("Source", &long, false), stopped("Source", &long, false)];
+        assert!(outstanding(&status).ends_with("fence of the source database and 2 more, see the status."));
+        status.steps.iter_mut().filter(|e| e.name != StepName::Quiesce).for_each(|e| e.state = StepState::Undone);
+        assert!(outstanding(&status).ends_with(&format!("n/{long} and 1 more, see the status.")));
+        status.quiesced.iter_mut().for_each(|q| q.name = "x".repeat(235));
+        assert!(outstanding(&status).ends_with("and 1 more, see the status."), "2 x 255 characters, and 2 between");
+        status.quiesced[1].name.truncate(230);
+        assert!(!outstanding(&status).contains("more"), "{}", outstanding(&status));
+    }
+
+    #[test]
     fn how_to_begin_anew_depends_on_what_is_set() {
         let mut spec = PostgresMigrationSpec { cancel: true, ..spec() };
         let mut status = resumed();

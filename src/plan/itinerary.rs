@@ -80,4 +80,15 @@ mod tests {
             assert_eq!(leg_of(step).step, step);
         }
     }
+
+    #[test]
+    fn what_moves_data_is_tried_more_than_once_and_takes_effect() {
+        use StepName::{Analyze, Compare, Dump, Restore, VerifyArchive};
+        for leg in &ITINERARY {
+            let moves = [Dump, VerifyArchive, Restore, Compare, Analyze].contains(&leg.step);
+            assert_eq!(leg.attempts, if moves { 4 } else { 1 }, "{:?}", leg.step);
+            assert!(leg.has_effects || !moves, "an undo ends its movers");
+        }
+        assert_eq!((number(StepName::Pin), number(Dump), number(StepName::Keep)), (1, 5, 15));
+    }
 }

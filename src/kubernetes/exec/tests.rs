@@ -446,3 +446,14 @@ fn a_tail_holds_the_last_bytes() {
     assert_eq!(tail.text(), "hijk");
     assert_eq!(tail.into_bytes(), b"hijk");
 }
+
+#[test]
+fn a_tail_of_single_bytes_takes_no_more_than_twice_its_size() {
+    let mut tail = Tail::new(4);
+    let longest = (0..100).map(|n: u8| {
+        tail.push(&[n]);
+        tail.bytes.len()
+    });
+    assert_eq!(longest.max(), Some(8));
+    assert_eq!(tail.into_bytes(), [96, 97, 98, 99]);
+}

@@ -35,6 +35,10 @@ fn a_document_survives_its_way_through_json() {
 fn names_fit_where_they_go() {
     let operation = operation();
     assert_eq!(operation.job_name(), "pgm-0d9b2b9e-6f5e-4f43-9d5c-3a0c9d1f4b11-verify-3");
+    let tag = operation.session_tag();
+    assert_eq!(tag, "pgm/0d9b2b9e-6f5e-4f43-9d5c-3a0c9d1f4b11/m/verify/3");
+    let uid = &operation.migration.uid;
+    assert!(tag.starts_with(&mover_tag_prefix(uid)) && mover_tag_prefix(uid).starts_with(&session_tag_prefix(uid)));
     let widest = Operation { attempt: u32::MAX, ..operation };
     assert!(widest.job_name().len() <= 63, "a Job name is a label of its pods");
     assert!(widest.session_tag().len() <= 63, "the server cuts longer application names");
