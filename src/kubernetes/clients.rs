@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::client::retry::{InvalidBackoff, RetryPolicy};
 use kube::client::{Body, ClientBuilder};
 use kube::{Client, Config};
+use tokio::time::Instant;
 use tower::BoxError;
 use tower::buffer::BufferLayer;
 use tower::retry::{Policy, RetryLayer};
@@ -142,15 +143,23 @@ fn client(config: Config) -> Result<Client, ClientError> {
 /// asked twice.
 const QUEUE: usize = 1024;
 
-/// Asks again, up to ten times, when an API server says that it has no time (429): it says so before it looks at a request, so
-/// nothing has happened. Waits as long as it says (`Retry-After`), one second with API Priority and Fairness (KEP-1040). Not so
-/// behind 503 and 504: there the request may have had its effect, and a command in a pod must not run twice.
+/// How long one request is repeated: less than anybody waits for its answer, so that the refusal is told, not a silence.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Asks again when an API server says that it has no time (429): it says so before it looks at a request, so nothing has happened.
+/// Waits as long as it says (`Retry-After`), one second with API Priority and Fairness (KEP-1040). Not so behind 503 and 504: there
+/// the request may have had its effect, and a command in a pod must not run twice.
 #[derive(Clone)]
-struct WhenBusy(RetryPolicy);
+struct WhenBusy {
+    pauses: RetryPolicy,
+    /// When this request was refused first.
+    since: Option<Instant>,
+}
 
 impl WhenBusy {
     fn new() -> Result<Self, InvalidBackoff> {
-        RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(2), 10, true).map(Self)
+        let pauses = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(2), u32::MAX, true)?;
+        Ok(Self { pauses, since: None })
     }
 }
 
@@ -158,12 +167,13 @@ impl<T> Policy<HttpRequest<Body>, Response<T>, BoxError> for WhenBusy {
     type Future = tokio::time::Sleep;
 
     fn retry(&mut self, request: &mut HttpRequest<Body>, answer: &mut Result<Response<T>, BoxError>) -> Option<Self::Future> {
-        let busy = answer.as_ref().is_ok_and(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS);
-        if busy { self.0.retry(request, answer) } else { None }
+        answer.as_ref().ok().filter(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS)?;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.pauses.retry(request, answer).filter(|pause| pause.deadline() <= since + PATIENCE)
     }
 
     fn clone_request(&mut self, request: &HttpRequest<Body>) -> Option<HttpRequest<Body>> {
-        Policy::<_, Response<T>, BoxError>::clone_request(&mut self.0, request)
+        Policy::<_, Response<T>, BoxError>::clone_request(&mut self.pauses, request)
     }
 }
 
@@ -223,15 +233,16 @@ mod tests {
         }
     }
 
-    /// Asks a server that answers `refusals` times with `status` before it answers. How often it was asked, and what came of it.
-    async fn asked(status: u16, refusals: usize) -> (usize, bool) {
+    /// Asks a server that answers `refusals` times with `status`, and to come again after so many seconds, before it answers. How
+    /// often it was asked, and what came of it.
+    async fn asked(status: u16, after: &'static str, refusals: usize) -> (usize, bool) {
         let count = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&count);
         let answer = move || {
             let refused = seen.fetch_add(1, Ordering::Relaxed) < refusals;
             async move {
                 match StatusCode::from_u16(status).unwrap() {
-                    status if refused => (status, [("retry-after", "0")], "").into_response(),
+                    status if refused => (status, [("retry-after", after)], "").into_response(),
                     _ => r#"{"major": "1", "minor": "33", "gitVersion": "v1.33.4"}"#.into_response(),
                 }
             }
@@ -245,20 +256,23 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_was_refused_for_want_of_time_is_repeated() {
-        assert_eq!(asked(429, 3).await, (4, true));
-        assert_eq!(asked(503, 1).await, (1, false));
-        assert_eq!(asked(504, 1).await, (1, false));
-        assert_eq!(asked(500, 1).await, (1, false));
+        assert_eq!(asked(429, "0", 3).await, (4, true));
+        assert_eq!(asked(429, "1", 1).await, (2, true));
+        assert_eq!(asked(429, "16", 1).await, (1, false), "longer than anybody waits");
+        for status in [500, 503, 504] {
+            assert_eq!(asked(status, "0", 1).await, (1, false), "{status}");
+        }
     }
 
     #[tokio::test]
-    async fn after_ten_times_it_is_said() {
+    async fn a_refusal_that_goes_on_is_told_after_a_while() {
+        let answer = || Response::builder().status(StatusCode::TOO_MANY_REQUESTS).body(());
         let mut policy = WhenBusy::new().unwrap();
-        let mut repeated = || {
-            let answer = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).body(()).unwrap();
-            policy.retry(&mut HttpRequest::new(Body::empty()), &mut Ok(answer)).is_some()
-        };
-        assert_eq!([(); 11].map(|()| repeated()), [[true; 10].as_slice(), &[false]].concat()[..]);
+        let mut again = || policy.retry(&mut HttpRequest::new(Body::empty()), &mut Ok(answer().unwrap())).is_some();
+        assert!(again());
+        policy.since = Some(Instant::now() - PATIENCE);
+        let mut again = || policy.retry(&mut HttpRequest::new(Body::empty()), &mut Ok(answer().unwrap())).is_some();
+        assert!(!again());
     }
 
     #[tokio::test]

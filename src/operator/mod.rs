@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::PostgresMigration;
 use crate::crash;
+use crate::kubernetes::clients::{self, ClientError};
 use health::Health;
 use leader::Leader;
 use metrics::Metrics;
@@ -76,7 +77,7 @@ pub enum Error {
     Config(#[from] kube::config::InferConfigError),
     /// The client could not be built.
     #[error("cannot build a client for the API server: {0}")]
-    Client(#[source] kube::Error),
+    Client(#[from] ClientError),
     /// Another process may hold the lease by now.
     #[error(transparent)]
     Leadership(#[from] leader::Lost),
@@ -118,7 +119,7 @@ async fn serve(args: args::Operator) -> Result<(), Error> {
     tokio::spawn(health::serve(listener, Arc::clone(&health), Arc::clone(&metrics)));
 
     let config = Config::infer().await?;
-    let client = Client::try_from(config.clone()).map_err(Error::Client)?;
+    let client = clients::own(&config)?;
     tokio::select! {
         () = find_resource(&client) => health.resource_found(),
         () = shutdown.cancelled() => return Ok(()),

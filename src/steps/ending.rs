@@ -50,25 +50,23 @@ pub fn strays_ending<'a>(
     if age > GONE_WITHIN { Err(Failure::transient(reasons::DEADLINE_EXCEEDED, words)) } else { Ok(Some(wait(words))) }
 }
 
-/// The same for sessions that a server was told to end, `words` ending with how many of them are left. It tells nobody when
-/// it was told: the time is that since which `step` has said nothing but this.
+/// The same for sessions that a server was told to end; `oldest` is the process of the oldest that is left, and `what` says of
+/// what kind they are. The server tells nobody when it was told: the time is that since which `step` has said nothing but this.
 ///
 /// # Errors
-/// So many have been left for too long. It is said until one of them has ended.
-pub fn sessions_ending(cx: &Context<'_>, step: StepName, words: String) -> Result<Advance, Failure> {
-    sessions(cx.now, cx.status.steps.iter().find(|s| s.name == step), words)
+/// The same one has been left for too long. It is said until that one has ended.
+pub fn session_ending(cx: &Context<'_>, step: StepName, oldest: i32, what: &str) -> Result<Advance, Failure> {
+    session(cx.now, cx.status.steps.iter().find(|s| s.name == step), oldest, what)
 }
 
-fn sessions(now: Timestamp, step: Option<&StepStatus>, words: String) -> Result<Advance, Failure> {
+fn session(now: Timestamp, step: Option<&StepStatus>, oldest: i32, what: &str) -> Result<Advance, Failure> {
+    let words = format!("{what} was told to end and has not ended: process {oldest} of the server");
     let too_long = format!("{words}, for more than {} minutes now", GONE_WITHIN / 60);
     let said = step.and_then(|s| s.message.as_deref()).unwrap_or_default();
     let since = step.and_then(|s| s.message_since.as_ref()).filter(|_| said == words);
     let waited = since.map_or(0, |since| now.as_second() - since.0.as_second());
     if waited > GONE_WITHIN || said.contains(&too_long) {
-        return Err(Failure::needs_human(
-            reasons::QUERY_FAILED,
-            format!("{too_long}: the server does not end what it was told to end"),
-        ));
+        return Err(Failure::needs_human(reasons::QUERY_FAILED, too_long));
     }
     Ok(wait(words))
 }
@@ -89,8 +87,9 @@ mod tests {
     }
 
     #[test]
-    fn sessions_are_waited_for_as_long_as_they_become_fewer_and_no_longer() {
-        let words = |left: u64| format!("sessions of movers are ending: {left} to go");
+    fn a_session_is_waited_for_until_it_has_ended_and_no_longer_than_it_may_take() {
+        let what = "a mover's session at the source";
+        let words = |oldest: i32| format!("{what} was told to end and has not ended: process {oldest} of the server");
         let mut step = StepStatus {
             name: StepName::Dump,
             state: StepState::Undoing,
@@ -104,16 +103,16 @@ mod tests {
             message: Some("QueryFailed: another failure".into()),
             message_since: Some(Time(at(-5000))),
         };
-        assert_eq!(sessions(at(0), None, words(2)), Ok(wait(words(2))), "nothing said yet");
-        assert_eq!(sessions(at(0), Some(&step), words(2)), Ok(wait(words(2))), "what was said is something else");
-        (step.message, step.message_since) = (Some(words(2)), Some(Time(at(0))));
-        assert_eq!(sessions(at(GONE_WITHIN), Some(&step), words(2)), Ok(wait(words(2))));
-        assert_eq!(sessions(at(GONE_WITHIN + 1), Some(&step), words(1)), Ok(wait(words(1))), "one has ended");
-        let failure = sessions(at(GONE_WITHIN + 1), Some(&step), words(2)).unwrap_err();
-        assert!(failure.message.starts_with("sessions of movers are ending: 2 to go, for more than 10 minutes now"), "{failure}");
+        assert_eq!(session(at(0), None, 42, what), Ok(wait(words(42))), "nothing said yet");
+        assert_eq!(session(at(0), Some(&step), 42, what), Ok(wait(words(42))), "what was said is something else");
+        (step.message, step.message_since) = (Some(words(42)), Some(Time(at(0))));
+        assert_eq!(session(at(GONE_WITHIN), Some(&step), 42, what), Ok(wait(words(42))));
+        assert_eq!(session(at(GONE_WITHIN + 1), Some(&step), 4, what), Ok(wait(words(4))), "that one has ended");
+        let failure = session(at(GONE_WITHIN + 1), Some(&step), 42, what).unwrap_err();
+        assert_eq!(failure.message, format!("{}, for more than 10 minutes now", words(42)));
         // As an undo writes it down: it goes on failing until something has changed.
-        (step.message, step.message_since) = (Some(format!("{failure} (source)")), Some(Time(at(GONE_WITHIN + 1))));
-        assert_eq!(sessions(at(GONE_WITHIN + 2), Some(&step), words(2)), Err(failure));
-        assert_eq!(sessions(at(GONE_WITHIN + 2), Some(&step), words(1)), Ok(wait(words(1))));
+        (step.message, step.message_since) = (Some(failure.to_string()), Some(Time(at(GONE_WITHIN + 1))));
+        assert_eq!(session(at(GONE_WITHIN + 2), Some(&step), 42, what), Err(failure));
+        assert_eq!(session(at(GONE_WITHIN + 2), Some(&step), 4, what), Ok(wait(words(4))));
     }
 }

@@ -11,6 +11,7 @@ use crate::api::conditions::reasons;
 use crate::api::{Quiesced, Side, StepName, Writer};
 use crate::kubernetes::workloads::{self, Setting, Start, Stop, WorkloadId, WorkloadState};
 use crate::plan::Failure;
+use crate::plan::checks::workloads::{MOST_WRITERS, too_many};
 use crate::plan::record::Advance;
 
 /// Seconds that pods may take to go.
@@ -21,6 +22,10 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let known: BTreeSet<String> = cx.status.quiesced.iter().map(|q| q.uid.clone()).collect();
     let new: Vec<Quiesced> = found.iter().filter(|(_, w)| !known.contains(&w.uid)).map(|(side, w)| record(*side, w)).collect();
     if !new.is_empty() {
+        let writers = cx.status.quiesced.iter().chain(&new).filter(|q| q.side == Side::Source).count();
+        if writers > MOST_WRITERS {
+            return Err(Failure::needs_human(reasons::SPEC_INVALID, format!("spec.source.writers: {}", too_many(writers))));
+        }
         cx.status.quiesced.extend(new);
         return Ok(Advance::Again);
     }

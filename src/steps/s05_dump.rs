@@ -6,7 +6,7 @@
 //! run stays: how long it is kept was promised.
 
 use super::context::{Context, archive, lost, sql};
-use super::ending::sessions_ending;
+use super::ending::session_ending;
 use super::saving;
 use super::transfer::{Moved, drive, end_movers};
 use crate::api::conditions::reasons;
@@ -63,9 +63,9 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
             let mut session = cx.session(side, "postgres", "undo").await?;
             let left = catalog::end_tagged_sessions(session.as_mut(), &tag).await.map_err(|e| sql(side, &e))?;
             session.close().await;
-            if left > 0 {
+            if let Some(oldest) = left {
                 let server = cx.place(side).map_or_else(|| "its server".into(), |place| place.server());
-                return sessions_ending(cx, StepName::Dump, format!("sessions of movers at {server} are ending: {left} to go"));
+                return session_ending(cx, StepName::Dump, oldest, &format!("a mover's session at {server}"));
             }
             cx.sweep(side).await?;
         }

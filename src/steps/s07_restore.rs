@@ -6,7 +6,7 @@
 //! application can see is touched.
 
 use super::context::{Context, lost, sql};
-use super::ending::sessions_ending;
+use super::ending::session_ending;
 use super::s04_fence::{DEADLINE, admins, current_name, swap};
 use super::saving::{self, Saving};
 use super::transfer::{Moved, drive, end_movers};
@@ -91,9 +91,8 @@ async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance
     let found = catalog::database(session.as_mut(), name).await;
     session.close().await;
     let left = ended.map_err(|e| sql(Side::Target, &e))?;
-    if left > 0 {
-        return sessions_ending(cx, StepName::Restore, format!("sessions of an earlier attempt are ending: {left} to go"))
-            .map(Some);
+    if let Some(oldest) = left {
+        return session_ending(cx, StepName::Restore, oldest, "a mover's session at the target").map(Some);
     }
     let Some(found) = found.map_err(|e| sql(Side::Target, &e))? else { return Ok(None) };
     // One that is closed has been on its way out before. What stands against this does not stand against the drop.

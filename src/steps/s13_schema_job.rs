@@ -8,7 +8,7 @@
 use kube::Client;
 
 use super::context::{Context, kubernetes, sql};
-use super::ending::{all_ending, ending, sessions_ending, strays_ending};
+use super::ending::{all_ending, ending, session_ending, strays_ending};
 use crate::api::conditions::reasons;
 use crate::api::{SchemaJobStatus, Side, StepName};
 use crate::kubernetes::jobs::schema::SchemaJob;
@@ -149,8 +149,10 @@ async fn end_sessions(cx: &mut Context<'_>) -> Result<Option<Advance>, Failure> 
     let left = catalog::end_sessions_of(session.as_mut(), &database, &role, &ours).await;
     session.close().await;
     let left = left.map_err(|e| sql(Side::Target, &e))?;
-    let words = || format!("sessions that a failed schema job left in the server are ending: {left} to go");
-    (left > 0).then(|| sessions_ending(cx, StepName::SchemaJob, words())).transpose()
+    let what = format!(
+        "a session in {database:?} of role {role:?}, which may be of the schema job that failed (its log is read afterwards)"
+    );
+    left.map(|oldest| session_ending(cx, StepName::SchemaJob, oldest, &what)).transpose()
 }
 
 /// The last 600 characters: the cause of a failure stands at the end of a log.

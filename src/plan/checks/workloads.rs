@@ -1,12 +1,15 @@
 //! Checks of what Kubernetes holds: writers, the application of the target, its schema jobs and the settings to re-point.
 
+use std::collections::BTreeSet;
+
 use super::{Findings, Place, listed};
 use crate::api::conditions::reasons;
 use crate::api::{PostgresMigrationSpec, Repoint, WorkloadKind, Writer};
 use crate::kubernetes::workloads::{self, Autoscaler, AutoscalerKind, Setting, WorkloadState};
 
-/// So many writers can be recorded in the status with what they were: it has to fit into an object beside everything else.
-const MOST_WRITERS: usize = 64;
+/// So many writers are stopped, and recorded in the status with what they were: that has to fit into an object beside everything
+/// else. The spec names at most as many workloads of the application.
+pub const MOST_WRITERS: usize = 64;
 
 /// What a template of a repoint may hold.
 const WORDS: [&str; 5] = ["host", "port", "database", "user", "password"];
@@ -85,14 +88,18 @@ pub fn writers(out: &mut Findings, own: Own<'_>, declared: &[Writer], matches: &
             Match::Found(all) => all.iter().for_each(|seen| stoppable(out, own, &path, seen)),
         }
     }
-    let found: usize = matches.iter().map(|found| if let Match::Found(all) = found { all.len() } else { 0 }).sum();
+    let all = matches.iter().filter_map(|found| if let Match::Found(all) = found { Some(all) } else { None }).flatten();
+    let found = all.map(|seen| &seen.state.uid).collect::<BTreeSet<_>>().len();
     if found > MOST_WRITERS {
-        out.block(
-            reasons::SPEC_INVALID,
-            "spec.source.writers",
-            format!("{found} workloads match, and at most {MOST_WRITERS} are stopped and started again: narrow the labels, and stop the others yourself"),
-        );
+        out.block(reasons::SPEC_INVALID, "spec.source.writers", too_many(found));
     }
+}
+
+/// What to say about so many writers.
+pub fn too_many(found: usize) -> String {
+    format!(
+        "{found} workloads match, and at most {MOST_WRITERS} are stopped and started again: narrow the labels, and stop the others yourself"
+    )
 }
 
 /// Judges `spec.target.application.workloads`; `matches` in their order.
@@ -355,8 +362,8 @@ mod tests {
         let place = place(Side::Source);
         let by_label = Writer { kind: WorkloadKind::Deployment, name: None, label_selector: Some("app=w".into()) };
         let judged = |many: usize| {
-            let all = (1..many).map(|n| seen(&format!("w{n}"), 1)).collect();
-            let (one, others) = (Match::Found(vec![seen("api", 1)]), Match::Found(all));
+            let all = (0..many).map(|n| seen(&format!("w{n}"), 1)).collect();
+            let (one, others) = (Match::Found(vec![seen("w0", 1)]), Match::Found(all));
             let mut out = Findings::default();
             writers(&mut out, Own { uid: "u", place: &place }, &[by_label.clone(), by_label.clone()], &[one, others]);
             out
@@ -461,7 +468,7 @@ mod tests {
             &format!("{path}.replicas"),
             &["Deployment new/api of this cluster", "replicas"],
         );
-        assert_eq!(judged(&spec, Match::Found(vec![seen("api", 1)])), Findings::default());
+        assert_eq!(judged(&spec, Match::Found(vec![seen("w0", 1)])), Findings::default());
         let mut held = seen("api", 0);
         held.state.original = Some(Original { migration: "u".into(), setting: Setting::Replicas(2) });
         assert_eq!(judged(&spec, Match::Found(vec![held])), Findings::default());

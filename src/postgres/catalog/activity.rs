@@ -76,25 +76,28 @@ SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.pid), '[]') FROM (
   FROM pg_catalog.pg_stat_progress_create_index AS p
   WHERE p.datid = $1::int8::oid AND (p.command IS NULL OR p.command LIKE '%CONCURRENTLY') ORDER BY p.pid LIMIT 100) AS x";
 
-/// Ends the sessions whose `application_name` begins with `tag`, in all databases, but for the asking one. Returns how many
-/// there were: a process may need a moment to end, so ask again until there is none.
-pub async fn end_tagged_sessions(session: &mut dyn Session, tag: &str) -> Result<u64, SqlError> {
+/// Ends the sessions whose `application_name` begins with `tag`, in all databases, but for the asking one. Returns the process id
+/// of the oldest of them: a process may need a moment to end, so ask again until there is none.
+pub async fn end_tagged_sessions(session: &mut dyn Session, tag: &str) -> Result<Option<i32>, SqlError> {
     ask(session, &Question::new("end tagged sessions", END_TAGGED).with(tag)).await
 }
 
+// Every row is told to end, in whatever order they are then put.
 const END_TAGGED: &str = r"
-SELECT pg_catalog.to_jsonb(count(pg_catalog.pg_terminate_backend(a.pid)))
+SELECT coalesce(pg_catalog.to_jsonb((pg_catalog.array_agg(a.pid ORDER BY a.backend_start, a.pid)
+  FILTER (WHERE pg_catalog.pg_terminate_backend(a.pid) IS NOT NULL))[1]), 'null')
 FROM pg_catalog.pg_stat_activity AS a
 WHERE a.pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(a.application_name, $1::text)";
 
 /// Ends the sessions of `role` in the named database, but for the asking one and those whose `application_name` begins with
-/// `but`. Returns how many there were, as [`end_tagged_sessions`] does.
-pub async fn end_sessions_of(session: &mut dyn Session, database: &str, role: &str, but: &str) -> Result<u64, SqlError> {
+/// `but`. Returns the process id of the oldest, as [`end_tagged_sessions`] does.
+pub async fn end_sessions_of(session: &mut dyn Session, database: &str, role: &str, but: &str) -> Result<Option<i32>, SqlError> {
     ask(session, &Question::new("end sessions of a role", END_OF_ROLE).with(database).with(role).with(but)).await
 }
 
 const END_OF_ROLE: &str = r"
-SELECT pg_catalog.to_jsonb(count(pg_catalog.pg_terminate_backend(a.pid)))
+SELECT coalesce(pg_catalog.to_jsonb((pg_catalog.array_agg(a.pid ORDER BY a.backend_start, a.pid)
+  FILTER (WHERE pg_catalog.pg_terminate_backend(a.pid) IS NOT NULL))[1]), 'null')
 FROM pg_catalog.pg_stat_activity AS a
 WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.datname = $1::text AND a.usename = $2::text
   AND NOT pg_catalog.starts_with(a.application_name, $3::text)";
