@@ -305,3 +305,6 @@ pub fn end(status: &mut PostgresMigrationStatus, outcome: Outcome, now: Timestam
 pub fn bounded(text: &str) -> String {
     if text.chars().count() <= LIMIT { text.to_owned() } else { text.chars().take(LIMIT - 1).chain(['…']).collect() }
 }
+
+#[cfg(test)]
+mod tests;
