@@ -451,4 +451,6 @@ fn step_evidence(kind: &str, status: &PostgresMigrationStatus) -> String {
 }
 
 #[cfg(test)]
+mod life_tests;
+#[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as the fields of the status have it")]
 fn time(second: i64) -> Option<Time> {
     Some(Time(at(second)))
 }
