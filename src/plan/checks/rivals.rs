@@ -92,7 +92,9 @@ pub fn rivals(out: &mut Findings, own: &Rival, others: &[Rival]) -> Option<Strin
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixtures::spec;
     use super::*;
+    use crate::api::{Outcome, Pinned, PinnedEnd, PostgresMigrationSpec, PostgresMigrationStatus};
 
     fn rival(name: &str, second: i64, source: &str, target: &str) -> Rival {
         let claim = |text: &str| Claim { system_identifier: "7".into(), database: text.into() };
@@ -104,6 +106,25 @@ mod tests {
             source: claim(source),
             target: claim(target),
         }
+    }
+
+    #[test]
+    fn only_what_is_to_migrate_and_knows_both_ends_has_a_claim() {
+        let end = |id: &str| PinnedEnd { system_identifier: id.into(), ..PinnedEnd::default() };
+        let (stamp, database_bytes, database_oid) = (String::new(), 1, 1);
+        let pinned = Pinned { stamp, source: end("7"), target: end("8"), database_bytes, database_oid };
+        let mut object = PostgresMigration::new("onyx", spec());
+        assert!(Rival::of(&object).is_none());
+        object.status = Some(PostgresMigrationStatus::default());
+        assert!(Rival::of(&object).is_none());
+        object.status.as_mut().unwrap().pinned = Some(pinned);
+        let found = Rival::of(&object).unwrap();
+        assert_eq!((found.source.system_identifier.as_str(), found.source.database.as_str(), found.started), ("7", "app", false));
+        assert_eq!((found.target.system_identifier.as_str(), found.target.database.as_str()), ("8", "app"));
+        let planned = PostgresMigration { spec: PostgresMigrationSpec { mode: Mode::Plan, ..spec() }, ..object.clone() };
+        assert!(Rival::of(&planned).is_none());
+        object.status.as_mut().unwrap().outcome = Some(Outcome::Failed);
+        assert!(Rival::of(&object).is_none());
     }
 
     fn seen(own: &Rival, other: Rival) -> (Vec<(&'static str, String)>, Option<String>) {
