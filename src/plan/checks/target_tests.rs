@@ -58,6 +58,12 @@ fn a_target_that_holds_tables_is_refused_or_set_aside() {
     let path = "spec.databases[0].existingTarget";
     let refused = judged(ExistingTarget::Refuse, 4, |_| ());
     blocked(&refused, reasons::TARGET_NOT_EMPTY, path, &["\"app\"", "4 tables", "SetAside", "new/postgres-0 of this cluster"]);
+    let mut mixed = Existing { database: database("app"), inventory: Some(inventory(4)) };
+    let counts = &mut mixed.inventory.as_mut().unwrap().counts;
+    (counts.partitioned_tables, counts.foreign_tables) = (20, 300);
+    let mut out = Findings::default();
+    existing(&mut out, &there(), ExistingTarget::Refuse, &mixed, "app_a", &database("app"));
+    blocked(&out, reasons::TARGET_NOT_EMPTY, path, &["holds 324 tables"]);
     for (policy, tables) in [(ExistingTarget::Refuse, 0), (ExistingTarget::SetAside, 4)] {
         let kept = judged(policy, tables, |_| ());
         assert!(kept.blockers.is_empty(), "{kept:?}");
