@@ -2,7 +2,7 @@
 //! break, requests are cut in two, answers are lost. And those that live and have no time: they answer 429.
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pgmigration::api::{Outcome, StepName};
 use serde_json::{Value, json};
@@ -125,12 +125,13 @@ impl Busy {
     /// The seats are taken until the API server of the object has refused something.
     async fn once(&self) {
         let before = refused(Side::New).await;
-        let mut seats = SIDES.map(|side| (side, self.seat(side)));
+        let mut seats = SIDES.map(|side| (side, self.seat(side), Instant::now()));
         eventually("a refusal", || {
-            for (side, seat) in &mut seats {
-                // Refused itself, or cut off after a minute.
-                if seat.try_wait().unwrap().is_some() {
-                    *seat = self.seat(*side);
+            for (side, seat, since) in &mut seats {
+                // One that was refused itself waits for the end of its input, and tells nobody.
+                if since.elapsed() > Duration::from_secs(3) {
+                    leave(seat);
+                    (*seat, *since) = (self.seat(*side), Instant::now());
                 }
             }
             async move {
@@ -139,11 +140,13 @@ impl Busy {
             }
         })
         .await;
-        for (_, mut seat) in seats {
-            seat.kill().unwrap();
-            seat.wait().unwrap();
-        }
+        seats.iter_mut().for_each(|(_, seat, _)| leave(seat));
     }
+}
+
+fn leave(seat: &mut Child) {
+    seat.kill().unwrap();
+    seat.wait().unwrap();
 }
 
 impl Drop for Busy {
