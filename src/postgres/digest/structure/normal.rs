@@ -257,6 +257,8 @@ mod tests {
         assert!(!same("SELECT 'a  b'", "SELECT 'a b'", false));
         assert!(!same("a b", "ab", false));
         assert!(!same(r"E'\\' b'", r"E'\\'  b", false));
+        assert!(!same(r"E'a\'  b'", r"E'a\' b'", false), "an escaped quote ends nothing");
+        assert!(same(r"E'a\\'  || b", r"E'a\\' || b", false), "what is behind it is text again");
     }
 
     #[test]
