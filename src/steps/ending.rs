@@ -71,7 +71,8 @@ fn session(now: Timestamp, step: Option<&StepStatus>, oldest: i32, what: &str) -
     Ok(wait(words))
 }
 
-fn wait(message: String) -> Advance {
+/// A wait that is looked at again in a second.
+pub fn wait(message: String) -> Advance {
     Advance::Wait { seconds: 1, message }
 }
 

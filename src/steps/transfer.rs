@@ -7,7 +7,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::context::{Context, kubernetes};
-use super::ending::{all_ending, ending, strays_ending};
+use super::ending::{all_ending, ending, strays_ending, wait};
 use super::s01_pin::follow;
 use crate::api::conditions::reasons;
 use crate::api::{Heard, Side, StepName, Transfer};
@@ -251,10 +251,6 @@ fn reason_of(reason: Reason) -> &'static str {
         Reason::BucketUnreachable | Reason::BucketFailed => reasons::BUCKET_UNREACHABLE,
         Reason::NotEqual => reasons::NOT_EQUAL,
     }
-}
-
-fn wait(message: String) -> Advance {
-    Advance::Wait { seconds: OFTEN, message }
 }
 
 /// Seconds since the present step began.

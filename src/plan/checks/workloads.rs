@@ -468,7 +468,7 @@ mod tests {
             &format!("{path}.replicas"),
             &["Deployment new/api of this cluster", "replicas"],
         );
-        assert_eq!(judged(&spec, Match::Found(vec![seen("w0", 1)])), Findings::default());
+        assert_eq!(judged(&spec, Match::Found(vec![seen("api", 1)])), Findings::default());
         let mut held = seen("api", 0);
         held.state.original = Some(Original { migration: "u".into(), setting: Setting::Replicas(2) });
         assert_eq!(judged(&spec, Match::Found(vec![held])), Findings::default());

@@ -12,7 +12,7 @@ use crate::interruptions::{large, midway};
 use crate::migration::moved;
 use crate::support::dice::number;
 use crate::support::ledger::Ledger;
-use crate::support::migration::condition;
+use crate::support::migration::{Migration, condition};
 use crate::support::scene::{Layout, Scene};
 use crate::support::snapshot::assert_same;
 use crate::support::{OPERATOR, SYSTEM, Side, available, eventually, operator, setting};
@@ -32,6 +32,20 @@ pub async fn healthy() {
     available(&Side::New.client().await, SYSTEM, OPERATOR).await;
 }
 
+/// Strikes once in each step, as soon as it is seen; `strike` takes how often that was before. The steps that were struck.
+async fn in_each_step(migration: &Migration, strike: impl AsyncFn(usize)) -> Vec<StepName> {
+    let mut struck: Vec<StepName> = Vec::new();
+    loop {
+        let step = migration.until("the next step", |s| match s.outcome {
+            Some(_) => Some(None),
+            None => s.step.filter(|step| !struck.contains(step)).map(Some),
+        });
+        let Some(step) = step.await else { return struck };
+        strike(struck.len()).await;
+        struck.push(step);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_server_dies_in_each_step() {
     operator().await;
@@ -39,21 +53,12 @@ async fn an_api_server_dies_in_each_step() {
     let content = scene.source.content(&scene.database).await;
     let databases = scene.source.databases().await;
     let migration = scene.migrate("troubled", |_| ()).await;
-    let mut struck: Vec<StepName> = Vec::new();
-    loop {
-        let step = migration.until("the next step", |s| match s.outcome {
-            Some(_) => Some(None),
-            None => s.step.filter(|step| !struck.contains(step)).map(Some),
-        });
-        let Some(step) = step.await else { break };
-        let (cluster, part) = match struck.len() % 4 {
-            0 | 2 => ("new", "apiserver"),
-            1 => ("old", "apiserver"),
-            _ => ("new", "etcd"),
-        };
-        component(cluster, "kill", part).await;
-        struck.push(step);
-    }
+    let struck = in_each_step(&migration, async |n| match n % 4 {
+        0 | 2 => component("new", "kill", "apiserver").await,
+        1 => component("old", "kill", "apiserver").await,
+        _ => component("new", "kill", "etcd").await,
+    });
+    let struck = struck.await;
     healthy().await;
     migration.ended(Outcome::Succeeded).await;
     moved(&scene, &migration, &content, &databases).await;
@@ -176,16 +181,7 @@ async fn api_servers_have_no_time_in_each_step() {
     let begun = [refused(Side::Old).await, refused(Side::New).await];
     let busy = Busy::new(&[SYSTEM, &scene.source.namespace, &scene.target.namespace]).await;
     let migration = scene.migrate("busy", |_| ()).await;
-    let mut struck: Vec<StepName> = Vec::new();
-    loop {
-        let step = migration.until("the next step", |s| match s.outcome {
-            Some(_) => Some(None),
-            None => s.step.filter(|step| !struck.contains(step)).map(Some),
-        });
-        let Some(step) = step.await else { break };
-        busy.once().await;
-        struck.push(step);
-    }
+    let struck = in_each_step(&migration, async |_| busy.once().await).await;
     let status = migration.ended(Outcome::Succeeded).await;
     moved(&scene, &migration, &content, &databases).await;
     let refused = [refused(Side::Old).await - begun[0], refused(Side::New).await - begun[1]];
