@@ -117,6 +117,8 @@ pub mod reasons {
         TOOL_NOT_FOUND = "ToolNotFound";
         /// The server refuses the admin login, or the role lacks a right.
         ADMIN_LOGIN_FAILED = "AdminLoginFailed";
+        /// A server is not up, is starting or stopping, or has no slot for another session.
+        SERVER_UNAVAILABLE = "ServerUnavailable";
         /// A question to a server failed.
         QUERY_FAILED = "QueryFailed";
         /// The database is not there.

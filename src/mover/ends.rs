@@ -171,7 +171,7 @@ impl PodEnd {
     /// Opens a session of the administrator in `database`, marked to be ended with this mover.
     ///
     /// # Errors
-    /// [`Reason::DatabaseUnavailable`].
+    /// [`Reason::LoginRefused`], [`Reason::DatabaseUnavailable`], [`Reason::QueryFailed`].
     pub async fn session(&self, database: &str) -> Result<Box<dyn Session>, MoverError> {
         self.session_tagged(database, &self.tag).await
     }
@@ -179,7 +179,7 @@ impl PodEnd {
     /// Opens a session under another `application_name`.
     ///
     /// # Errors
-    /// [`Reason::DatabaseUnavailable`].
+    /// [`Reason::LoginRefused`], [`Reason::DatabaseUnavailable`], [`Reason::QueryFailed`].
     pub async fn session_tagged(&self, database: &str, tag: &str) -> Result<Box<dyn Session>, MoverError> {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -198,7 +198,7 @@ impl PodEnd {
     /// Opens a session at the first try, within `deadline`.
     ///
     /// # Errors
-    /// [`Reason::DatabaseUnavailable`], [`Reason::QueryFailed`].
+    /// As [`Self::session`].
     pub async fn session_now(&self, database: &str, tag: &str, deadline: Duration) -> Result<Box<dyn Session>, MoverError> {
         let carrier = PsqlCarrier::new(self.client.clone(), self.target.clone(), PsqlLogin::new(&self.end.admin_user, tag));
         let of = |error| MoverError::from(error).of(&format!("database {database:?} in {}", self.target));

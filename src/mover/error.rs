@@ -67,8 +67,11 @@ impl From<ExecError> for MoverError {
 impl From<SqlError> for MoverError {
     fn from(error: SqlError) -> Self {
         let reason = match error.kind {
-            SqlErrorKind::Connect => Reason::DatabaseUnavailable,
-            SqlErrorKind::Statement | SqlErrorKind::Deadline | SqlErrorKind::Protocol => Reason::QueryFailed,
+            SqlErrorKind::Connect if error.is_login_refused() => Reason::LoginRefused,
+            SqlErrorKind::Connect if error.is_unavailable() => Reason::DatabaseUnavailable,
+            SqlErrorKind::Connect | SqlErrorKind::Statement | SqlErrorKind::Deadline | SqlErrorKind::Protocol => {
+                Reason::QueryFailed
+            }
         };
         Self::new(reason, error.to_string())
     }

@@ -5,6 +5,7 @@ use crate::archive::Sha256;
 use crate::crash;
 use crate::kubernetes::exec::{self, Event, Output, Stdin, Target};
 use crate::plan::operation::Reason;
+use crate::postgres::connection::says_unavailable;
 use crate::postgres::tools::scripts::{self, NOT_BEGUN, PodVerdict, UTILITY_MISSING};
 use crate::postgres::tools::{Said, said};
 use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
@@ -21,19 +22,8 @@ const LONGEST_LINE: usize = 2000;
 /// A shell tells a child that ended by a signal by this and the signal's number (POSIX, 2.8.2).
 const KILLED: i32 = 128;
 
-/// What libpq and servers say when a connection ends that nobody has ended, when there is none to be had, or when sessions have
-/// locked each other out: nothing of this is the archive's fault, and a later attempt may fare better.
-const PASSING: [&str; 9] = [
-    "server closed the connection unexpectedly",
-    "terminating connection",
-    "the database system is ",
-    "could not receive data from server",
-    "no connection to the server",
-    "too many connections for ",
-    "too many clients already",
-    "remaining connection slots are reserved",
-    "deadlock detected",
-];
+/// What a server says to one of two sessions that wait for each other: a later attempt may fare better.
+const DEADLOCK: &str = "deadlock detected";
 
 /// A name that no output of an earlier run can imitate.
 pub fn nonce() -> Result<String, MoverError> {
@@ -185,11 +175,12 @@ impl Ended {
             (Some(verdict), _) if verdict.command > KILLED => {
                 error(Reason::Interrupted, format!("it was ended by signal {}", verdict.command - KILLED))
             }
-            (Some(verdict), _) if verdict.command != 0 && self.lines.passing => error(
-                Reason::DatabaseUnavailable,
-                format!("its server did not let it go on, and it ended with status {}", verdict.command),
-            ),
-            (Some(verdict), _) if verdict.command != 0 => error(failed, format!("it ended with status {}", verdict.command)),
+            (Some(verdict), _) if verdict.command != 0 => match self.lines.passing {
+                Some(passing) => {
+                    error(passing, format!("its server did not let it go on, and it ended with status {}", verdict.command))
+                }
+                None => error(failed, format!("it ended with status {}", verdict.command)),
+            },
             (Some(_), _) if self.lines.errors > 0 => error(failed, "it reported errors".into()),
             (Some(verdict), _) if verdict.copy != 0 => {
                 error(Reason::StreamBroken, format!("copying in the pod ended with status {}", verdict.copy))
@@ -209,13 +200,13 @@ struct Lines {
     /// The verdict, as long as nothing was said after it.
     verdict: Option<PodVerdict>,
     errors: u64,
-    /// It said something of [`PASSING`].
-    passing: bool,
+    /// It said something that is not the archive's fault and may pass, of this kind.
+    passing: Option<Reason>,
 }
 
 impl Lines {
     fn new(nonce: &str) -> Self {
-        Self { nonce: nonce.to_owned(), partial: Vec::new(), kept: VecDeque::new(), verdict: None, errors: 0, passing: false }
+        Self { nonce: nonce.to_owned(), partial: Vec::new(), kept: VecDeque::new(), verdict: None, errors: 0, passing: None }
     }
 
     fn push(&mut self, bytes: &[u8], on_said: &mut impl FnMut(Said)) {
@@ -238,7 +229,11 @@ impl Lines {
         if self.verdict.is_some() {
             return;
         }
-        self.passing |= PASSING.iter().any(|words| line.contains(words));
+        if says_unavailable(&line) {
+            self.passing = Some(Reason::DatabaseUnavailable);
+        } else if line.contains(DEADLOCK) {
+            self.passing.get_or_insert(Reason::QueryFailed);
+        }
         match said(&line) {
             said @ (Said::Table | Said::Index) => on_said(said),
             Said::Error => self.errors += 1,
@@ -301,10 +296,13 @@ mod tests {
         let lost = "pg_dump: error: server closed the connection unexpectedly\n";
         let lost = format!("{lost}{}", good.replace("n 0 0", "n 1 0"));
         assert_eq!(reason(ended(&lost, 1), 5, &sum()), Err(Reason::DatabaseUnavailable));
-        for words in ["deadlock detected", "too many connections for role \"a\"", "sorry, too many clients already"] {
-            let passing = format!("pg_restore: error: FATAL:  {words}\n{}", good.replace("n 0 0", "n 1 0"));
-            assert_eq!(reason(ended(&passing, 1), 5, &sum()), Err(Reason::DatabaseUnavailable), "{words}");
+        let said = |words: &str| ended(&format!("pg_restore: error: {words}\n{}", good.replace("n 0 0", "n 1 0")), 1);
+        for words in ["FATAL:  too many connections for role \"a\"", "FATAL:  sorry, too many clients already"] {
+            assert_eq!(reason(said(words), 5, &sum()), Err(Reason::DatabaseUnavailable), "{words}");
         }
+        assert_eq!(reason(said("ERROR:  deadlock detected"), 5, &sum()), Err(Reason::QueryFailed));
+        let both = said("ERROR:  deadlock detected\npg_restore: error: no connection to the server");
+        assert_eq!(reason(both, 5, &sum()), Err(Reason::DatabaseUnavailable));
         assert_eq!(reason(ended("pgm: the container has no tee\n", 126), 5, &sum()), Err(Reason::ToolMissing));
     }
 

@@ -25,6 +25,9 @@ pub fn next(reason: &str) -> &'static str {
         r::SERVER_CHANGED => "Find out why another server answers there; never point the migration at it before that.",
         r::TOOL_NOT_FOUND => "Name the container that holds psql, pg_dump and pg_restore.",
         r::ADMIN_LOGIN_FAILED => "Name a role that may log in over the local socket as adminUser, or correct pg_hba.conf.",
+        r::SERVER_UNAVAILABLE => {
+            "See in its pod and log why the server restarts, is still starting, or has no slot left (max_connections)."
+        }
         r::DATABASE_NOT_FOUND => "Correct the name of the database.",
         r::TARGET_NOT_EMPTY => "Choose another targetName, or existingTarget: SetAside.",
         r::ENDPOINT_MISMATCH => "Correct the endpoint, or the Service and the NetworkPolicy on the way to it.",

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod carrier;
 pub mod catalog;
 pub mod completion;
+pub mod connection;
 pub mod digest;
 pub mod fence;
 pub mod layered;

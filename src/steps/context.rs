@@ -418,7 +418,8 @@ pub fn sql(side: Side, e: &SqlError) -> Failure {
     // A volume gets no larger while the application stands still and waits for that.
     let passes = !full && ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class));
     match e.kind {
-        SqlErrorKind::Connect if code.starts_with("28") => Failure::needs_human(reasons::ADMIN_LOGIN_FAILED, message),
+        SqlErrorKind::Connect if e.is_login_refused() => Failure::needs_human(reasons::ADMIN_LOGIN_FAILED, message),
+        SqlErrorKind::Connect if e.is_unavailable() => Failure::transient(reasons::SERVER_UNAVAILABLE, message),
         SqlErrorKind::Connect if code == "3D000" => Failure::needs_human(reasons::DATABASE_NOT_FOUND, message),
         SqlErrorKind::Connect | SqlErrorKind::Deadline | SqlErrorKind::Protocol => {
             Failure::transient(reasons::QUERY_FAILED, message)

@@ -104,6 +104,11 @@ impl Cluster {
         PsqlCarrier::over(Arc::new(Here(environment)), login)
     }
 
+    /// Through psql, and over the network's protocol.
+    fn carriers(&self, role: &str) -> [Box<dyn Carrier>; 2] {
+        [Box::new(self.psql(PsqlLogin::new(role, "pgmigration/test/psql"))), Box::new(self.carrier(role))]
+    }
+
     async fn psql_session(&self, database: &str) -> Box<dyn Session> {
         self.psql(PsqlLogin::new("postgres", "pgmigration/test/psql")).connect(database, SOON).await.unwrap()
     }
@@ -310,6 +315,28 @@ async fn a_failed_login_says_why_and_closing_leaves_no_session() {
 
         let absent = PsqlCarrier::over(Arc::new(Here(vec![("PATH", "/nonesuch".to_owned())])), PsqlLogin::new("postgres", "x"));
         assert_eq!(absent.connect("postgres", SOON).await.err().unwrap().kind, SqlErrorKind::Connect);
+    }
+}
+
+/// In the words of each version, through both carriers.
+#[tokio::test]
+async fn a_server_that_is_away_is_told_from_one_that_refuses_the_login() {
+    for bin in servers() {
+        let mut cluster = Cluster::start(&bin, &[]);
+        cluster.sql("postgres", "CREATE ROLE full LOGIN CONNECTION LIMIT 0; CREATE ROLE barred; CREATE ROLE secret LOGIN;");
+        cluster.demand_password("secret");
+        for (role, expected) in
+            [("full", (true, false)), ("barred", (false, true)), ("secret", (false, true)), ("nobody", (false, true))]
+        {
+            for carrier in cluster.carriers(role) {
+                let error = carrier.connect("postgres", SOON).await.err().unwrap();
+                assert_eq!((error.is_unavailable(), error.is_login_refused()), expected, "{role}: {error:?}");
+            }
+        }
+        cluster.crash();
+        let [psql, _] = cluster.carriers("postgres");
+        let error = psql.connect("postgres", SOON).await.err().unwrap();
+        assert!(error.is_unavailable() && !error.is_login_refused(), "{error:?}");
     }
 }
 

@@ -101,7 +101,9 @@ pub enum Reason {
     ServerReplaced,
     /// A client tool or shell utility is absent from the container.
     ToolMissing,
-    /// The database refuses the login or the connection.
+    /// The server does not let the administrator's role in.
+    LoginRefused,
+    /// The server takes no session for now, or ended one.
     DatabaseUnavailable,
     /// A question to the database failed.
     QueryFailed,
@@ -166,6 +168,7 @@ impl Reason {
             | Self::ClusterForbidden
             | Self::ClusterUnauthorized
             | Self::ToolMissing
+            | Self::LoginRefused
             | Self::RestoreFailed
             | Self::ExtensionFailed
             | Self::BucketAbsent

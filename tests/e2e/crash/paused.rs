@@ -20,7 +20,8 @@ pub async fn in_node(script: String) -> Result<String, String> {
     spawn_blocking(run).await.unwrap()
 }
 
-async fn holder() -> String {
+/// Name of the pod that leads; empty when nobody does.
+pub async fn holder() -> String {
     let get = ["-n", SYSTEM, "get", "lease", OPERATOR, "-o", "jsonpath={.spec.holderIdentity}"];
     Side::New.kubectl_aside(&get, "").await.unwrap_or_default()
 }

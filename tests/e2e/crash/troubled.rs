@@ -1,7 +1,9 @@
 //! API servers that die: one of them in each step of a migration, by turns, without a word, or all of them for minutes. Watches
-//! break, requests are cut in two, answers are lost. And those that live and have no time: they answer 429.
+//! break, requests are cut in two, answers are lost. Those that forget what was watched: they answer 410. And those that live and
+//! have no time: they answer 429.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pgmigration::api::{Outcome, StepName};
@@ -16,6 +18,8 @@ use crate::support::migration::{Migration, condition};
 use crate::support::scene::{Layout, Scene};
 use crate::support::snapshot::assert_same;
 use crate::support::{OPERATOR, SYSTEM, Side, available, eventually, operator, setting};
+
+use super::paused::{holder, in_node, process};
 
 /// `kill`, `hold`, `release`, `pause` or `resume` a component of a cluster.
 async fn component(cluster: &'static str, what: &'static str, component: &'static str) {
@@ -63,6 +67,59 @@ async fn an_api_server_dies_in_each_step() {
     migration.ended(Outcome::Succeeded).await;
     moved(&scene, &migration, &content, &databases).await;
     assert!(struck.len() >= 12, "it was struck in {struck:?} only");
+    scene.end().await;
+}
+
+/// What the operator is known by while it neither ends nor loses its lease: the process, and since when it leads.
+async fn leading() -> (String, String) {
+    let pid = eventually("the leader's process", async || process(&holder().await).await).await;
+    let since = ["-n", SYSTEM, "get", "lease", OPERATOR, "-o", "jsonpath={.spec.holderIdentity} {.spec.acquireTime}"];
+    (pid, eventually("the lease", || Side::New.kubectl_aside(&since, "")).await)
+}
+
+/// Stops the operator, does `meanwhile`, has its API server begin anew, and wakes the operator. Watches of before can only be told
+/// that their version is gone (410): an API server that began knows nothing older than itself. Whether the operator kept its lease,
+/// and so its watches.
+async fn forgotten<T>(meanwhile: impl Future<Output = T>) -> (bool, T) {
+    const OBJECTS: &str = "/apis/pgmigration.dev/v1alpha1/postgresmigrations";
+    let before = leading().await;
+    in_node(format!("kill -STOP {}", before.0)).await.unwrap();
+    // Nobody watches from a later one than this.
+    let list: Value = serde_json::from_str(&Side::New.kubectl_aside(&["get", "--raw", OBJECTS], "").await.unwrap()).unwrap();
+    let done = meanwhile.await;
+    component("new", "kill", "apiserver").await;
+    eventually("the API server", || Side::New.kubectl_aside(&["get", "--raw", "/readyz"], "")).await;
+    let watch =
+        format!("{OBJECTS}?watch=1&timeoutSeconds=1&resourceVersion={}", list["metadata"]["resourceVersion"].as_str().unwrap());
+    let (Ok(answer) | Err(answer)) = Side::New.kubectl_aside(&["get", "--raw", &watch], "").await;
+    assert!(answer.contains("too old resource version"), "{watch} was answered: {answer}");
+    in_node(format!("kill -CONT {}", before.0)).await.unwrap();
+    (leading().await == before, done)
+}
+
+/// What happens while nobody watches is known from a new list alone: that the object is there, and how its Jobs ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_server_forgets_what_was_watched_in_each_step() {
+    operator().await;
+    let scene = Scene::new(Layout::OldToNew, "forgotten", "onyx", include_str!("../support/source.sql")).await;
+    let content = scene.source.content(&scene.database).await;
+    let databases = scene.source.databases().await;
+    let (unseen, migration) = forgotten(scene.migrate("forgotten", |_| ())).await;
+    let kept = AtomicUsize::new(0);
+    let struck = in_each_step(&migration, async |_| {
+        let (same, ()) = forgotten(async {}).await;
+        kept.fetch_add(usize::from(same), Ordering::Relaxed);
+    });
+    let struck = struck.await;
+    healthy().await;
+    let status = migration.ended(Outcome::Succeeded).await;
+    moved(&scene, &migration, &content, &databases).await;
+    let kept = kept.into_inner();
+    println!("forgotten in {struck:?}; the operator kept its lease {kept} times, and as the object came: {unseen}");
+    assert!(struck.len() >= 12, "it was struck in {struck:?} only");
+    assert!(unseen && kept * 2 > struck.len(), "the operator led anew, so nothing of before was watched: {unseen}, {kept}");
+    let again: Vec<_> = status.steps.iter().filter(|step| step.attempt > 1).map(|step| (step.name, step.attempt)).collect();
+    assert_eq!(again, [], "a mover was started anew for a watch that ended");
     scene.end().await;
 }
 
