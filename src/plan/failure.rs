@@ -17,7 +17,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// Label of metrics.
+    /// How the log calls it.
     pub fn label(self) -> &'static str {
         match self {
             Self::Transient => "transient",
@@ -130,6 +130,14 @@ mod tests {
             message: None,
             message_since: None,
         }
+    }
+
+    #[test]
+    fn classes_are_told_apart_in_the_log() {
+        assert_eq!(
+            [Class::Transient, Class::NeedsHuman, Class::Terminal].map(Class::label),
+            ["transient", "needs-human", "terminal"]
+        );
     }
 
     #[test]

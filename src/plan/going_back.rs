@@ -192,6 +192,9 @@ mod tests {
         kept.staging = None;
         let (reason, words) = news(&before, &kept).unwrap();
         assert!(reason == reasons::TARGET_WRITES_KEPT && words.contains("d_k1"), "{words}");
+        assert!(saved(&kept).starts_with("What the application had written"), "{}", saved(&kept));
+        kept.resumed = false;
+        assert!(saved(&kept).starts_with("Rows were changed") && saved(&kept).contains("d_k1"), "{}", saved(&kept));
     }
 
     #[test]

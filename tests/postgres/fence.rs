@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgmigration::postgres::admin::AdminSessions;
-use pgmigration::postgres::carrier::Carrier;
+use pgmigration::postgres::carrier::{Carrier, quote_identifier};
 use pgmigration::postgres::catalog;
 use pgmigration::postgres::fence::{Fence, FenceNames, FenceState, originals};
 use pgmigration::postgres::swap::SwapError;
@@ -88,6 +88,55 @@ async fn each_step_is_seen_and_the_undo_is_exact() {
         let step = fence.lift_step(&mut admins, SOON).await.unwrap();
         assert_eq!(step, FenceState::Open { tombstone: None });
         assert_eq!(picture(&cluster), before);
+    }
+}
+
+#[tokio::test]
+async fn reopened_it_serves_before_the_tombstone_is_gone() {
+    for bin in servers() {
+        let cluster = app(&bin, &[]);
+        let before = picture(&cluster);
+        let mut admins = admins(&cluster).await;
+        let fence = fence(&mut admins).await;
+        fence.raise(&mut admins, SOON).await.unwrap();
+        for _ in 0..2 {
+            fence.reopen(&mut admins, SOON).await.unwrap();
+            let state = fence.state(&mut admins).await.unwrap();
+            assert!(matches!(state, FenceState::Open { tombstone: Some(_) }), "{state:?}");
+            cluster.try_session("owner", "app").await.expect("open again");
+        }
+        fence.lift(&mut admins, SOON).await.unwrap();
+        fence.reopen(&mut admins, SOON).await.unwrap();
+        assert_eq!(picture(&cluster), before);
+    }
+}
+
+/// What takes the database's place is whole, and closed.
+#[tokio::test]
+async fn a_tombstone_is_looked_at_before_it_takes_the_place() {
+    for bin in servers() {
+        let cluster = app(&bin, &[]);
+        let mut admins = admins(&cluster).await;
+        let fence = fence(&mut admins).await;
+        let tombstone = quote_identifier(&fence.names.tombstone);
+        let open = |state: FenceState| match state {
+            FenceState::Open { tombstone } => tombstone.map(|found| found.oid),
+            other => panic!("{other:?}"),
+        };
+        // A drop that was broken off before the server marked it (-2, since 16), or began it.
+        let first = open(fence.raise_step(&mut admins, SOON).await.unwrap());
+        cluster.sql("postgres", &format!("ALTER DATABASE {tombstone} IS_TEMPLATE false"));
+        assert_eq!(open(fence.raise_step(&mut admins, SOON).await.unwrap()), None);
+        let second = open(fence.raise_step(&mut admins, SOON).await.unwrap());
+        assert!(second.is_some() && second != first);
+        // Somebody opens it: it is neither dropped nor put into the place.
+        cluster.sql("postgres", &format!("ALTER DATABASE {tombstone} ALLOW_CONNECTIONS true"));
+        for _ in 0..2 {
+            let refused = fence.raise_step(&mut admins, SOON).await.unwrap_err();
+            assert!(matches!(&refused, SwapError::Unexpected(why) if why.contains("opened by somebody")), "{refused}");
+        }
+        assert_eq!(open(fence.state(&mut admins).await.unwrap()), second);
+        cluster.try_session("owner", "app").await.expect("nothing happened to the database");
     }
 }
 

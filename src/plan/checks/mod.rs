@@ -168,6 +168,9 @@ mod tests {
         let mut out = Findings::default();
         (0..LIMIT).for_each(|n| out.warn("W", format!("spec.{n}"), "w"));
         assert!(out.warnings().iter().all(|f| f.message == "w"));
+        out.warn("W", "spec", "w");
+        assert_eq!(out.warnings().len(), LIMIT);
+        assert_eq!(out.warnings()[LIMIT - 1].message, "and 2 more; the first of them: w");
     }
 
     #[test]
