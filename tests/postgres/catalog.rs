@@ -138,6 +138,64 @@ async fn what_makes_a_copy_differ_or_fail() {
     }
 }
 
+/// What a copy without grants opens or closes to everybody. What initdb and extensions have set up is in the copy too.
+#[tokio::test]
+async fn where_public_may_do_less_or_more() {
+    for bin in servers() {
+        let cluster = Cluster::start(&bin, &[]);
+        cluster.sql("postgres", "CREATE ROLE reader; CREATE DATABASE app");
+        cluster.sql(
+            "app",
+            "CREATE TABLE public.t (a int4, b int4); CREATE FUNCTION public.f(int4) RETURNS int4 LANGUAGE sql AS 'SELECT 1'",
+        );
+        cluster.sql("app", "GRANT SELECT ON public.t TO reader; GRANT EXECUTE ON FUNCTION public.f(int4) TO reader; GRANT CREATE ON SCHEMA public TO reader");
+        let rights = async || {
+            let mut session = cluster.session("app").await;
+            let found = catalog::public_rights(&mut *session).await.unwrap();
+            assert_eq!(
+                [found.revoked.total, found.granted.total],
+                [found.revoked.items.len() as u64, found.granted.items.len() as u64]
+            );
+            (found.revoked.items, found.granted.items)
+        };
+        assert_eq!(rights().await, (vec![], vec![]), "grants to roles are no matter of PUBLIC");
+        cluster.sql(
+            "app",
+            "REVOKE EXECUTE ON FUNCTION public.f(int4) FROM PUBLIC; REVOKE USAGE ON SCHEMA public FROM PUBLIC;
+             CREATE TYPE public.mood AS ENUM ('ok'); REVOKE USAGE ON TYPE public.mood FROM PUBLIC; REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC;
+             REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(int4) FROM PUBLIC;
+             GRANT SELECT ON public.t TO PUBLIC; GRANT UPDATE (b) ON public.t TO PUBLIC; CREATE SEQUENCE public.s; GRANT USAGE ON SEQUENCE public.s TO PUBLIC;
+             SELECT lo_create(77); GRANT SELECT ON LARGE OBJECT 77 TO PUBLIC",
+        );
+        let (mut revoked, mut granted) = rights().await;
+        revoked.sort();
+        granted.sort();
+        assert_eq!(
+            revoked,
+            [
+                "EXECUTE on function pg_catalog.lo_creat(integer)",
+                "EXECUTE on function public.f(integer)",
+                "USAGE on language plpgsql",
+                "USAGE on schema public",
+                "USAGE on type public.mood",
+            ]
+        );
+        assert_eq!(
+            granted,
+            [
+                "SELECT on large object 77",
+                "SELECT on table public.t",
+                "UPDATE on table column public.t.b",
+                "USAGE on sequence public.s",
+            ]
+        );
+        cluster.sql("app", "DO $$BEGIN FOR n IN 1..30 LOOP EXECUTE format('CREATE TABLE public.t%s (); GRANT SELECT ON public.t%s TO PUBLIC', n, n); END LOOP; END$$");
+        let mut session = cluster.session("app").await;
+        let found = catalog::public_rights(&mut *session).await.unwrap();
+        assert_eq!((found.granted.total, found.granted.items.len()), (34, 20));
+    }
+}
+
 #[tokio::test]
 async fn what_goes_on_in_a_database() {
     for bin in servers() {

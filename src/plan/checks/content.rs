@@ -5,7 +5,7 @@ use crate::api::conditions::reasons;
 use crate::archive::limits;
 use crate::postgres::catalog::{
     AvailableExtension, Capped, Database, DatabaseNameUse, DatabaseSettings, EventTrigger, InstalledExtension, Inventory,
-    RelationName, RoleUse, SearchPathUse, Server,
+    PublicRights, RelationName, RoleUse, SearchPathUse, Server,
 };
 
 /// Where findings about the database point to.
@@ -28,6 +28,8 @@ pub struct Content {
     pub path_uses: Capped<SearchPathUse>,
     /// Roles that own or are granted something in it.
     pub role_uses: Vec<RoleUse>,
+    /// Where PUBLIC may do less or more in it than with new objects.
+    pub public_rights: PublicRights,
     /// Access list and settings of the database itself.
     pub settings: DatabaseSettings,
 }
@@ -219,6 +221,30 @@ fn grants(out: &mut Findings, place: &Place, it: &Content, owner: &str) {
                 listed(&granted, granted.len())
             ),
         );
+    }
+    let public = [
+        (
+            &it.public_rights.revoked,
+            "is denied",
+            "In the copy it has them, as with all that is new (ownership: Single): revoke them again on the target",
+        ),
+        (
+            &it.public_rights.granted,
+            "is granted",
+            "Grants are not carried over (ownership: Single): give them again on the target after the migration",
+        ),
+    ];
+    for (rights, verb, then) in public {
+        if !rights.is_empty() {
+            out.warn(
+                reasons::OWNERSHIP_CHANGES,
+                "spec.databases[0].ownership",
+                format!(
+                    "PUBLIC, which is every role, {verb} rights in database {name:?} of {at}: {}. {then}",
+                    listed(&rights.items, total(rights.total))
+                ),
+            );
+        }
     }
     let settings: Vec<&str> = it
         .settings

@@ -18,6 +18,7 @@ fn judged(renamed: bool, change: impl FnOnce(&mut Content)) -> Findings {
         name_uses: nothing(),
         path_uses: nothing(),
         role_uses: vec![],
+        public_rights: PublicRights { revoked: nothing(), granted: nothing() },
         settings: DatabaseSettings { acl_text: None, acl: vec![], settings: vec![] },
     };
     change(&mut facts);
@@ -81,7 +82,7 @@ fn login_triggers_bind_an_admin_that_is_no_superuser() {
 #[test]
 fn what_is_not_carried_or_changes_is_said() {
     type Change = fn(&mut Content);
-    let cases: [(Change, &str, &str); 10] = [
+    let cases: [(Change, &str, &str); 12] = [
         (|f| f.inventory.invalid_indexes = relation(), reasons::NOT_CARRIED_OVER, "invalid indexes"),
         (|f| f.inventory.foreign_tables = relation(), reasons::NOT_CARRIED_OVER, "foreign tables"),
         (|f| f.inventory.tablespace_tables = relation(), reasons::NOT_CARRIED_OVER, "tablespaces"),
@@ -108,6 +109,16 @@ fn what_is_not_carried_or_changes_is_said() {
             "belong to \"other\"",
         ),
         (|f| f.role_uses.push(RoleUse { name: "reader".into(), owns: 0, granted: 1 }), reasons::OWNERSHIP_CHANGES, "\"reader\""),
+        (
+            |f| f.public_rights.revoked = Capped { total: 1, items: vec!["EXECUTE on function app.pay(integer)".into()] },
+            reasons::OWNERSHIP_CHANGES,
+            "is denied rights in database \"app\" of the source server (pod old/postgres-0 of the old cluster): \"EXECUTE on function app.pay(integer)\". In the copy it has them",
+        ),
+        (
+            |f| f.public_rights.granted = Capped { total: 30, items: vec!["SELECT on table app.prices".into(); 20] },
+            reasons::OWNERSHIP_CHANGES,
+            "and 22 more. Grants are not carried over",
+        ),
         (
             |f| {
                 let setting = "work_mem=1GB".into();

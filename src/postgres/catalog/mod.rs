@@ -33,7 +33,7 @@ pub use hazards::{
 };
 pub use inventory::{Counts, Inventory, RelationName, TableSize, inventory};
 pub use replication::{ReplicationSlot, Standby, Standbys, Subscription, replication_slots, standbys, subscriptions};
-pub use roles::{Role, RoleUse, role_uses, roles};
+pub use roles::{PublicRights, Role, RoleUse, public_rights, role_uses, roles};
 pub use server::{Server, System, Witness, row_changes, server, system, witness};
 
 use super::carrier::{Question, Session, SqlError, SqlErrorKind};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ask;
+use super::{Capped, ask};
 use crate::postgres::carrier::{Question, Session, SqlError};
 
 /// A role of the server.
@@ -86,3 +86,54 @@ SELECT coalesce(pg_catalog.jsonb_agg(x.item ORDER BY x.name), '[]') FROM (
   WHERE s.refclassid = 'pg_catalog.pg_authid'::regclass AND s.deptype IN ('o', 'a')
     AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
   GROUP BY r.rolname ORDER BY r.rolname LIMIT 1000) AS x";
+
+/// Where PUBLIC may do less, or more, in the session's database than with objects as they are made. A copy without grants does not
+/// have such differences: what was closed to PUBLIC is open in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicRights {
+    /// Revoked from PUBLIC, such as `EXECUTE on function app.pay(integer)`.
+    pub revoked: Capped<String>,
+    /// Granted to PUBLIC, such as `SELECT on table app.prices`.
+    pub granted: Capped<String>,
+}
+
+/// Reads [`PublicRights`], 20 of each at most. Compared with what extensions and the server itself have set up
+/// (`pg_init_privs`), which is in the copy too.
+pub async fn public_rights(session: &mut dyn Session) -> Result<PublicRights, SqlError> {
+    ask(session, &Question::new("rights of PUBLIC", PUBLIC_RIGHTS)).await
+}
+
+const PUBLIC_RIGHTS: &str = r#"
+WITH objects AS (
+  SELECT 'pg_catalog.pg_namespace'::regclass::oid AS classid, n.oid AS objid, 0 AS objsubid, n.nspacl AS acl, pg_catalog.acldefault('n', n.nspowner) AS base
+  FROM pg_catalog.pg_namespace AS n
+  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, c.oid, 0, c.relacl, pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)
+  FROM pg_catalog.pg_class AS c
+  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, a.attrelid, a.attnum, a.attacl, pg_catalog.acldefault('c', 0) FROM pg_catalog.pg_attribute AS a WHERE NOT a.attisdropped
+  UNION ALL SELECT 'pg_catalog.pg_proc'::regclass, p.oid, 0, p.proacl, pg_catalog.acldefault('f', p.proowner) FROM pg_catalog.pg_proc AS p
+  UNION ALL SELECT 'pg_catalog.pg_type'::regclass, t.oid, 0, t.typacl, pg_catalog.acldefault('T', t.typowner) FROM pg_catalog.pg_type AS t
+  UNION ALL SELECT 'pg_catalog.pg_language'::regclass, l.oid, 0, l.lanacl, pg_catalog.acldefault('l', l.lanowner) FROM pg_catalog.pg_language AS l
+  UNION ALL SELECT 'pg_catalog.pg_largeobject'::regclass, m.oid, 0, m.lomacl, pg_catalog.acldefault('L', m.lomowner) FROM pg_catalog.pg_largeobject_metadata AS m
+), differences AS (
+  SELECT o.classid, o.objid, o.objsubid, x.revoked, x.privilege FROM objects AS o
+  LEFT JOIN pg_catalog.pg_init_privs AS i ON i.classoid = o.classid AND i.objoid = o.objid AND i.objsubid = o.objsubid
+  CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(a.privilege_type) FILTER (WHERE a.grantee = 0), '{}') AS privileges FROM pg_catalog.aclexplode(o.acl) AS a) AS now
+  CROSS JOIN LATERAL (
+    SELECT coalesce(array_agg(a.privilege_type) FILTER (WHERE a.grantee = 0), '{}') AS privileges FROM pg_catalog.aclexplode(coalesce(i.initprivs, o.base)) AS a) AS made
+  CROSS JOIN LATERAL (
+    SELECT true AS revoked, p.privilege FROM pg_catalog.unnest(made.privileges) AS p(privilege) WHERE p.privilege <> ALL (now.privileges)
+    UNION ALL SELECT false, p.privilege FROM pg_catalog.unnest(now.privileges) AS p(privilege) WHERE p.privilege <> ALL (made.privileges)) AS x
+  WHERE o.acl IS NOT NULL
+), named AS (
+  SELECT d.revoked, pg_catalog.row_number() OVER (PARTITION BY d.revoked ORDER BY d.classid, d.objid, d.objsubid, d.privilege) AS number,
+    pg_catalog.format('%s on %s %s', d.privilege, n.type, n.identity) AS text
+  FROM differences AS d CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) AS n
+  -- initdb grants on these after it has filled pg_init_privs.
+  WHERE n.schema IS DISTINCT FROM 'information_schema' AND (n.type, n.identity) <> ('schema', 'information_schema')
+)
+SELECT pg_catalog.jsonb_object_agg(w.word, (
+  SELECT pg_catalog.jsonb_build_object('total', pg_catalog.count(*),
+    'items', coalesce(pg_catalog.jsonb_agg(n.text ORDER BY n.number) FILTER (WHERE n.number <= 20), '[]'))
+  FROM named AS n WHERE n.revoked = w.revoked))
+FROM (VALUES ('revoked', true), ('granted', false)) AS w(word, revoked)"#;

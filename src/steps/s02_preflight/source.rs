@@ -39,9 +39,10 @@ pub(super) async fn look(end: &End, spec: &PostgresMigrationSpec, uid: &str) -> 
     let inside = if around.database.allow_connections { report.take(inside) } else { None };
     let Surroundings { server, database, .. } = around;
     let extensions = inside.map(|inside| {
-        let Inside { inventory, event_triggers, name_uses, path_uses, role_uses, settings, extensions } = inside;
+        let Inside { inventory, event_triggers, name_uses, path_uses, role_uses, public_rights, settings, extensions } = inside;
         let (server, database) = (server.clone(), database.clone());
-        let content = Content { database, server, inventory, event_triggers, name_uses, path_uses, role_uses, settings };
+        let content =
+            Content { database, server, inventory, event_triggers, name_uses, path_uses, role_uses, public_rights, settings };
         let renamed = spec.databases[0].target_name() != name;
         content::content(&mut report.findings, &end.place, &content, &spec.databases[0].owner.name, renamed);
         extensions
@@ -110,6 +111,7 @@ struct Inside {
     name_uses: catalog::Capped<catalog::DatabaseNameUse>,
     path_uses: catalog::Capped<catalog::SearchPathUse>,
     role_uses: Vec<catalog::RoleUse>,
+    public_rights: catalog::PublicRights,
     settings: catalog::DatabaseSettings,
     extensions: Vec<InstalledExtension>,
 }
@@ -137,6 +139,7 @@ async fn ask_inside(session: &mut dyn Session) -> Result<Inside, SqlError> {
         name_uses: catalog::database_name_uses(session).await?,
         path_uses: catalog::search_path_uses(session).await?,
         role_uses: catalog::role_uses(session).await?,
+        public_rights: catalog::public_rights(session).await?,
         settings: catalog::database_settings(session, oid).await?,
         extensions: catalog::extensions(session).await?,
     })
