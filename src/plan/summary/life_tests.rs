@@ -356,3 +356,16 @@ fn the_reason_of_a_failure_is_found_where_it_stands() {
     assert_eq!(ready(said("QueryFailed: no answer")), reasons::QUERY_FAILED);
     assert_eq!(ready(said("no reason: at all")), reasons::BLOCKED);
 }
+
+#[test]
+fn a_rollback_that_is_not_acknowledged_leaves_what_was_proven() {
+    let asked = |o: Object| o.with(ask_back).resting(Rest::Unacknowledged).seen();
+    let status = asked(Object::done());
+    let condition = found(&status, types::SUCCEEDED);
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("True", reasons::SUCCEEDED));
+    assert!(status.message.as_deref().unwrap().contains("spec.rollback.acknowledge"), "{:?}", status.message);
+    assert!(!condition.message.contains("spec.rollback.acknowledge"), "{}", condition.message);
+    let status = asked(Object::at(StepName::Keep).with(|o| o.status.resumed = true));
+    let condition = found(&status, types::SUCCEEDED);
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("Unknown", reasons::ROLLBACK_NOT_ACKNOWLEDGED));
+}

@@ -312,6 +312,21 @@ mod tests {
     }
 
     #[test]
+    fn a_view_is_told_from_its_namesakes() {
+        let with = |schema: &str, table: &str| {
+            let mut target = contents();
+            target.unpopulated.clear();
+            target.tables.push(TableDigest { schema: schema.into(), ..digest(table, 0, "0") });
+            compare(&contents(), &target).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(with("public", "v"), ["table public.v is only in the target"]);
+        for other in [("other", "v"), ("public", "w")] {
+            let said = with(other.0, other.1);
+            assert!(said.len() == 2 && said.contains(&"table public.v is only in the source".into()), "{said:?}");
+        }
+    }
+
+    #[test]
     fn a_target_has_a_schema_public_whatever_the_source_has() {
         let mut without = contents();
         without.schemas.clear();

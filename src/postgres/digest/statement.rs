@@ -155,6 +155,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_hashed_is_the_text_as_it_stands_or_in_utf8() {
+        let of = |hash, to_utf8| text(Recipe { hash, to_utf8 }, "e");
+        assert_eq!(of(Hash::Seeded, false), "e");
+        assert_eq!(of(Hash::Seeded, true), "pg_catalog.encode(pg_catalog.convert_to(e, 'UTF8'), 'hex')");
+        for to_utf8 in [false, true] {
+            assert_eq!(
+                of(Hash::Sha256, to_utf8),
+                "pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to(e, 'UTF8')), 'hex')"
+            );
+        }
+    }
+
+    #[test]
     fn only_size_leads_to_columns() {
         let error = |code: &str, message: &str| SqlError {
             kind: SqlErrorKind::Statement,

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use proof::FenceEvidence;
 
 use crate::postgres::admin::AdminSessions;
-use crate::postgres::carrier::{SqlError, SqlErrorKind, quote_identifier, quote_literal};
+use crate::postgres::carrier::{SqlError, quote_identifier, quote_literal};
 use crate::postgres::catalog;
 use crate::postgres::names::{DerivedRole, derived_name};
 use crate::postgres::swap::{Patience, Row, Rows, SwapError, allow_connections, expel, insist, is_called, look, rename};
@@ -408,14 +408,6 @@ impl Fence {
 /// others' sessions. Otherwise only `layered` is left.
 pub const fn may_rename(server: &catalog::Server, owner: &catalog::Role) -> bool {
     server.superuser || (server.createdb && owner.inherited && server.signal_backend && !owner.superuser)
-}
-
-/// Whether an error means that the server cannot be reached any more, rather than that it refused something.
-pub fn is_lost(error: &SwapError) -> bool {
-    match error {
-        SwapError::Sql(error) => error.kind != SqlErrorKind::Statement,
-        SwapError::Blocked { .. } | SwapError::Unexpected(_) => false,
-    }
 }
 
 #[cfg(test)]

@@ -172,3 +172,82 @@ impl Fence {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::fence::Tombstone;
+
+    const STANDS: Tombstone = Tombstone { oid: 16_500, closed: true, sessions: 0 };
+
+    fn originals() -> FenceOriginals {
+        FenceOriginals {
+            oid: 16_384,
+            connection_limit: -1,
+            allow_connections: true,
+            acl: None,
+            comment: None,
+            owner: "owner".into(),
+            subscriptions: vec!["s".into()],
+            system_identifier: "7".into(),
+            timeline: 1,
+        }
+    }
+
+    /// What leaks, and whether it may pass.
+    fn seen(change: impl FnOnce(&mut FenceEvidence)) -> (Vec<String>, bool) {
+        let mut evidence = FenceEvidence {
+            state: FenceState::Fenced { tombstone: STANDS },
+            foreign_sessions: vec![],
+            live_subscriptions: vec![],
+            prepared_transactions: 0,
+            system_identifier: "7".into(),
+            timeline: 1,
+            in_recovery: false,
+        };
+        change(&mut evidence);
+        (evidence.leaks(&originals()), evidence.may_pass(&originals()))
+    }
+
+    fn visitor(evidence: &mut FenceEvidence) {
+        evidence.foreign_sessions = vec![ForeignSession {
+            pid: 42,
+            user: Some("app".into()),
+            application_name: Some("psql".into()),
+            client: None,
+            state: None,
+            backend_type: None,
+            age: None,
+            transaction_age: None,
+        }];
+    }
+
+    #[test]
+    fn every_leak_is_named_and_only_sessions_pass() {
+        assert_eq!(seen(|_| ()), (vec![], true));
+        let session = "pid 42 (role \"app\", application \"psql\") is connected to the fenced database";
+        assert_eq!(seen(visitor), (vec![session.into()], true));
+        type Change = fn(&mut FenceEvidence);
+        let lasting: [(Change, &str); 10] = [
+            (|e| e.state = FenceState::Fenced { tombstone: Tombstone { sessions: 3, ..STANDS } }, "has had 3 sessions"),
+            (|e| e.state = FenceState::Fenced { tombstone: Tombstone { closed: false, ..STANDS } }, "accepts connections"),
+            (|e| e.state = FenceState::Uncovered, "was dropped"),
+            (|e| e.state = FenceState::Lifting { tombstone: STANDS }, "the fence is not up"),
+            (|e| e.state = FenceState::Foreign { found: "another database".into() }, "another database"),
+            (|e| e.live_subscriptions = vec!["s".into()], "subscription \"s\" is not at rest"),
+            (|e| e.prepared_transactions = 1, "1 prepared transactions"),
+            (|e| e.system_identifier = "8".into(), "another server cluster"),
+            (|e| e.timeline = 2, "a standby was promoted"),
+            (|e| e.in_recovery = true, "a standby was promoted"),
+        ];
+        for (change, words) in lasting {
+            let (leaks, may_pass) = seen(change);
+            assert!(leaks.len() == 1 && leaks[0].contains(words) && !may_pass, "{words}: {leaks:?} {may_pass}");
+            let (leaks, may_pass) = seen(|evidence| {
+                change(evidence);
+                visitor(evidence);
+            });
+            assert!(leaks.len() == 2 && !may_pass, "{words}: {leaks:?} {may_pass}");
+        }
+    }
+}
