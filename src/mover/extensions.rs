@@ -4,7 +4,7 @@
 use super::error::MoverError;
 use crate::archive::manifest::{DatabaseManifest, Extension};
 use crate::plan::operation::Reason;
-use crate::postgres::carrier::{Question, Session, quote_identifier};
+use crate::postgres::carrier::{Question, Session, SqlError, SqlErrorKind, quote_identifier};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,11 +16,17 @@ pub const STATEMENT: Duration = Duration::from_mins(5);
 /// OIDs, in the source, of the schemas made.
 ///
 /// # Errors
-/// [`Reason::ExtensionFailed`].
+/// [`Reason::ExtensionFailed`], and those of a session that is lost.
 pub async fn create(session: &mut dyn Session, manifest: &DatabaseManifest, owner: &str) -> Result<BTreeSet<u32>, MoverError> {
     let mut made = BTreeSet::new();
     for extension in in_order(&manifest.extensions) {
-        let failed = |e| MoverError::new(Reason::ExtensionFailed, format!("extension {:?}: {e}", extension.name));
+        let failed = |e: SqlError| match e.kind {
+            SqlErrorKind::Statement => MoverError::new(Reason::ExtensionFailed, format!("extension {:?}: {e}", extension.name)),
+            // The server or the way to it: nothing is wrong with the extension.
+            SqlErrorKind::Connect | SqlErrorKind::Deadline | SqlErrorKind::Protocol => {
+                MoverError::from(e).of(&format!("extension {:?}", extension.name))
+            }
+        };
         let name = quote_identifier(&extension.name);
         let schema = quote_identifier(&extension.schema);
         let place = if extension.own_schema { String::new() } else { format!(" WITH SCHEMA {schema}") };

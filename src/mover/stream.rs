@@ -23,7 +23,7 @@ const LONGEST_LINE: usize = 2000;
 const KILLED: i32 = 128;
 
 /// What a server says to one of two sessions that wait for each other: a later attempt may fare better.
-const DEADLOCK: &str = "deadlock detected";
+const DEADLOCK: &str = "ERROR:  deadlock detected";
 
 /// A name that no output of an earlier run can imitate.
 pub fn nonce() -> Result<String, MoverError> {
@@ -202,11 +202,21 @@ struct Lines {
     errors: u64,
     /// It said something that is not the archive's fault and may pass, of this kind.
     passing: Option<Reason>,
+    /// What comes is quoted, a statement or a row, up to the tool's own next line.
+    quoted: bool,
 }
 
 impl Lines {
     fn new(nonce: &str) -> Self {
-        Self { nonce: nonce.to_owned(), partial: Vec::new(), kept: VecDeque::new(), verdict: None, errors: 0, passing: None }
+        Self {
+            nonce: nonce.to_owned(),
+            partial: Vec::new(),
+            kept: VecDeque::new(),
+            verdict: None,
+            errors: 0,
+            passing: None,
+            quoted: false,
+        }
     }
 
     fn push(&mut self, bytes: &[u8], on_said: &mut impl FnMut(Said)) {
@@ -229,10 +239,11 @@ impl Lines {
         if self.verdict.is_some() {
             return;
         }
-        if says_unavailable(&line) {
-            self.passing = Some(Reason::DatabaseUnavailable);
-        } else if line.contains(DEADLOCK) {
+        self.quoted = quotes(&line) || self.quoted && !TOOLS.iter().any(|tool| line.starts_with(tool));
+        if line.contains(DEADLOCK) {
             self.passing.get_or_insert(Reason::QueryFailed);
+        } else if !self.quoted && !line.contains("ERROR:  ") && says_unavailable(&line) {
+            self.passing = Some(Reason::DatabaseUnavailable);
         }
         match said(&line) {
             said @ (Said::Table | Said::Index) => on_said(said),
@@ -253,6 +264,14 @@ impl Lines {
         let said = &said[from.unwrap_or(said.len().saturating_sub(3))..];
         if said.is_empty() { what.to_owned() } else { format!("{what}: {}", said.join(" | ")) }
     }
+}
+
+/// How the tools begin their own lines. What servers say, and what is quoted, may follow on more lines.
+const TOOLS: [&str; 2] = ["pg_dump: ", "pg_restore: "];
+
+/// Whether this line, and what follows it, holds what users have written: a statement, or values of a row.
+fn quotes(line: &str) -> bool {
+    line.contains("Command was: ") || ["CONTEXT:  ", "DETAIL:  ", "QUERY:  "].iter().any(|field| line.starts_with(field))
 }
 
 /// What the mover counted, ready to be compared.
@@ -301,6 +320,16 @@ mod tests {
             assert_eq!(reason(said(words), 5, &sum()), Err(Reason::DatabaseUnavailable), "{words}");
         }
         assert_eq!(reason(said("ERROR:  deadlock detected"), 5, &sum()), Err(Reason::QueryFailed));
+        let words = "terminating connection";
+        for quoted in
+            ["Command was: CREATE FUNCTION f()\n  -- ", "CONTEXT:  COPY t, line 1, column body: ", "DETAIL:  Key (body)=("]
+        {
+            let quoted = format!("could not execute query: ERROR:  no\n{quoted}{words}");
+            assert_eq!(reason(said(&quoted), 5, &sum()), Err(Reason::DumpFailed), "{quoted}");
+            let after = said(&format!("{quoted}\npg_restore: error: could not execute query: FATAL:  {words}"));
+            assert_eq!(reason(after, 5, &sum()), Err(Reason::DatabaseUnavailable), "{quoted}");
+        }
+        assert_eq!(reason(said(&format!("ERROR:  value \"{words}\" is wrong")), 5, &sum()), Err(Reason::DumpFailed));
         let both = said("ERROR:  deadlock detected\npg_restore: error: no connection to the server");
         assert_eq!(reason(both, 5, &sum()), Err(Reason::DatabaseUnavailable));
         assert_eq!(reason(ended("pgm: the container has no tee\n", 126), 5, &sum()), Err(Reason::ToolMissing));

@@ -1,7 +1,7 @@
 //! Why there is no session, or no longer one: by SQLSTATE where the server's is known, else by the words of servers and libpq.
 //!
 //! libpq gives no SQLSTATE for a connection that does not come about, and its programs print words alone. Those of a server that
-//! speaks another language (`lc_messages`) are not known here: they stay what they are without this, a question that failed.
+//! speaks another language (`lc_messages`) are not known here.
 
 use super::carrier::{SqlError, SqlErrorKind};
 
@@ -19,11 +19,12 @@ const UNAVAILABLE: [&str; 9] = [
 ];
 
 /// A server that is up and does not let this role in.
-const REFUSED: [&str; 6] = [
+const REFUSED: [&str; 7] = [
     " authentication failed for user ",
     "no password supplied",
     "password missing",
     "no pg_hba.conf entry ",
+    "pg_hba.conf rejects connection ",
     "is not permitted to log in",
     "FATAL:  role \"",
 ];
@@ -41,7 +42,7 @@ impl SqlError {
         self.kind == SqlErrorKind::Connect && self.sqlstate.as_deref().map_or_else(|| says_unavailable(&self.message), told)
     }
 
-    /// Whether the server does not let the role in. It does not pass by itself.
+    /// Whether the server does not let the role in.
     pub fn is_login_refused(&self) -> bool {
         // Class 28: invalid authorization specification.
         let told = |code: &str| code.starts_with("28");
@@ -77,6 +78,7 @@ mod tests {
             "FATAL:  no pg_hba.conf entry for host \"[local]\", user \"app\", database \"app\", no encryption",
             "FATAL:  role \"app\" does not exist",
             "FATAL:  role \"app\" is not permitted to log in",
+            "FATAL:  pg_hba.conf rejects connection for host \"[local]\", user \"app\", database \"app\", no encryption",
             "fe_sendauth: no password supplied",
         ] {
             assert_eq!(said(refused), (false, true), "{refused}");

@@ -418,7 +418,8 @@ pub fn sql(side: Side, e: &SqlError) -> Failure {
     // A volume gets no larger while the application stands still and waits for that.
     let passes = !full && ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class));
     match e.kind {
-        SqlErrorKind::Connect if e.is_login_refused() => Failure::needs_human(reasons::ADMIN_LOGIN_FAILED, message),
+        // It worked before, so it may again: rules that are being rewritten, a directory of passwords that is away.
+        SqlErrorKind::Connect if e.is_login_refused() => Failure::transient(reasons::ADMIN_LOGIN_FAILED, message),
         SqlErrorKind::Connect if e.is_unavailable() => Failure::transient(reasons::SERVER_UNAVAILABLE, message),
         SqlErrorKind::Connect if code == "3D000" => Failure::needs_human(reasons::DATABASE_NOT_FOUND, message),
         SqlErrorKind::Connect | SqlErrorKind::Deadline | SqlErrorKind::Protocol => {
@@ -479,6 +480,22 @@ mod tests {
         assert_eq!(full.class, Class::NeedsHuman);
         // Out of memory.
         assert!(failure("53200").class == Class::Transient && !failure("53200").message.contains("full"));
+    }
+
+    #[test]
+    fn without_a_session_it_is_tried_again_whatever_the_reason() {
+        let of = |sqlstate: Option<&str>, words: &str| {
+            let sqlstate = sqlstate.map(str::to_owned);
+            let failure = sql(Side::Source, &SqlError { sqlstate, ..SqlError::new(SqlErrorKind::Connect, words) });
+            (failure.reason, failure.class)
+        };
+        let passes = |reason| (reason, Class::Transient);
+        assert_eq!(of(None, "FATAL:  Peer authentication failed for user \"a\""), passes(reasons::ADMIN_LOGIN_FAILED));
+        assert_eq!(of(Some("28P01"), "no"), passes(reasons::ADMIN_LOGIN_FAILED));
+        assert_eq!(of(None, "FATAL:  the database system is starting up"), passes(reasons::SERVER_UNAVAILABLE));
+        assert_eq!(of(Some("57P01"), "no"), passes(reasons::SERVER_UNAVAILABLE));
+        assert_eq!(of(None, "psql: exec in pod a/b was cut"), passes(reasons::QUERY_FAILED));
+        assert_eq!(of(Some("3D000"), "no"), (reasons::DATABASE_NOT_FOUND, Class::NeedsHuman));
     }
 
     #[test]

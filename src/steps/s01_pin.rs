@@ -120,7 +120,7 @@ pub(super) async fn end(cx: &mut Context<'_>, side: Side, tools: bool) -> Result
         let f = sql(side, &e);
         let message =
             format!("{}.postgres.exec.adminUser: role {:?} cannot log in to {}: {e}", path(side), end.admin_user, place.server());
-        // Whatever the server itself said in any language, but that it takes nobody for now.
+        // Whatever else the server itself says to the first login is about that login.
         if e.message.contains("FATAL") && !e.is_unavailable() {
             Failure { reason: reasons::ADMIN_LOGIN_FAILED, message, ..f }
         } else {

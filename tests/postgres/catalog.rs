@@ -165,34 +165,34 @@ async fn where_public_may_do_less_or_more() {
              CREATE TYPE public.mood AS ENUM ('ok'); REVOKE USAGE ON TYPE public.mood FROM PUBLIC; REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC;
              REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(int4) FROM PUBLIC;
              GRANT SELECT ON public.t TO PUBLIC; GRANT UPDATE (b) ON public.t TO PUBLIC; CREATE SEQUENCE public.s; GRANT USAGE ON SEQUENCE public.s TO PUBLIC;
+             CREATE FOREIGN DATA WRAPPER w; GRANT USAGE ON FOREIGN DATA WRAPPER w TO PUBLIC;
              SELECT lo_create(77); GRANT SELECT ON LARGE OBJECT 77 TO PUBLIC",
         );
-        let (mut revoked, mut granted) = rights().await;
-        revoked.sort();
-        granted.sort();
+        let (revoked, granted) = rights().await;
         assert_eq!(
             revoked,
             [
+                "USAGE on schema public",
                 "EXECUTE on function pg_catalog.lo_creat(integer)",
                 "EXECUTE on function public.f(integer)",
-                "USAGE on language plpgsql",
-                "USAGE on schema public",
                 "USAGE on type public.mood",
+                "USAGE on language plpgsql",
             ]
         );
         assert_eq!(
             granted,
             [
-                "SELECT on large object 77",
                 "SELECT on table public.t",
-                "UPDATE on table column public.t.b",
                 "USAGE on sequence public.s",
+                "UPDATE on table column public.t.b",
+                "USAGE on foreign-data wrapper w",
+                "SELECT on large object 77",
             ]
         );
         cluster.sql("app", "DO $$BEGIN FOR n IN 1..30 LOOP EXECUTE format('CREATE TABLE public.t%s (); GRANT SELECT ON public.t%s TO PUBLIC', n, n); END LOOP; END$$");
         let mut session = cluster.session("app").await;
         let found = catalog::public_rights(&mut *session).await.unwrap();
-        assert_eq!((found.granted.total, found.granted.items.len()), (34, 20));
+        assert_eq!((found.granted.total, found.granted.items.len()), (35, 20));
     }
 }
 

@@ -101,9 +101,14 @@ impl Cluster {
 
     /// From now on this role must show its password, on the socket too.
     pub fn demand_password(&self, role: &str) {
+        self.put_rule(&format!("local all {role} scram-sha-256"));
+    }
+
+    /// From now on this line of `pg_hba.conf` counts before all others.
+    pub fn put_rule(&self, line: &str) {
         let path = self.root.join("data/pg_hba.conf");
         let rules = std::fs::read_to_string(&path).expect("the rules of the cluster");
-        std::fs::write(&path, format!("local all {role} scram-sha-256\n{rules}")).expect("new rules");
+        std::fs::write(&path, format!("{line}\n{rules}")).expect("new rules");
         self.sql("postgres", "SELECT pg_reload_conf();");
     }
 

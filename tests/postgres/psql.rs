@@ -323,8 +323,9 @@ async fn a_failed_login_says_why_and_closing_leaves_no_session() {
 async fn a_server_that_is_away_is_told_from_one_that_refuses_the_login() {
     for bin in servers() {
         let mut cluster = Cluster::start(&bin, &[]);
-        cluster.sql("postgres", "CREATE ROLE full LOGIN CONNECTION LIMIT 0; CREATE ROLE barred; CREATE ROLE secret LOGIN;");
+        cluster.sql("postgres", "CREATE ROLE full LOGIN CONNECTION LIMIT 0; CREATE ROLE barred; CREATE ROLE secret LOGIN; CREATE ROLE rejected LOGIN;");
         cluster.demand_password("secret");
+        cluster.put_rule("local all rejected reject");
         for (role, expected) in
             [("full", (true, false)), ("barred", (false, true)), ("secret", (false, true)), ("nobody", (false, true))]
         {

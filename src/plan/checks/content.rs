@@ -226,12 +226,12 @@ fn grants(out: &mut Findings, place: &Place, it: &Content, owner: &str) {
         (
             &it.public_rights.revoked,
             "is denied",
-            "In the copy it has them, as with all that is new (ownership: Single): revoke them again on the target",
+            "which it has in the copy as with all that is new (ownership: Single): revoke them again on the target",
         ),
         (
             &it.public_rights.granted,
             "is granted",
-            "Grants are not carried over (ownership: Single): give them again on the target after the migration",
+            "which are not carried over (ownership: Single): give them again on the target after the migration",
         ),
     ];
     for (rights, verb, then) in public {
@@ -240,7 +240,7 @@ fn grants(out: &mut Findings, place: &Place, it: &Content, owner: &str) {
                 reasons::OWNERSHIP_CHANGES,
                 "spec.databases[0].ownership",
                 format!(
-                    "PUBLIC, which is every role, {verb} rights in database {name:?} of {at}: {}. {then}",
+                    "PUBLIC, that is every role, {verb} rights in database {name:?} of {at}, {then}. They are {}",
                     listed(&rights.items, total(rights.total))
                 ),
             );

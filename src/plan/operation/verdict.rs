@@ -153,6 +153,7 @@ impl Reason {
             Self::Done | Self::Adopted => None,
             Self::ClusterUnreachable
             | Self::PodUnavailable
+            | Self::LoginRefused
             | Self::DatabaseUnavailable
             | Self::QueryFailed
             | Self::StreamBroken
@@ -168,7 +169,6 @@ impl Reason {
             | Self::ClusterForbidden
             | Self::ClusterUnauthorized
             | Self::ToolMissing
-            | Self::LoginRefused
             | Self::RestoreFailed
             | Self::ExtensionFailed
             | Self::BucketAbsent

@@ -1,8 +1,10 @@
 //! Roles: which exist, what they may do.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Capped, ask};
+use super::{Capped, ask, ask_within};
 use crate::postgres::carrier::{Question, Session, SqlError};
 
 /// A role of the server.
@@ -97,25 +99,36 @@ pub struct PublicRights {
     pub granted: Capped<String>,
 }
 
-/// Reads [`PublicRights`], 20 of each at most. Compared with what extensions and the server itself have set up
-/// (`pg_init_privs`), which is in the copy too.
+/// Reads [`PublicRights`]: 20 of each at most, cut at 80 characters, schemas first. Compared with what extensions and the server
+/// itself have set up (`pg_init_privs`), which is in the copy too. Default privileges and rights on the database itself are not
+/// among them.
 pub async fn public_rights(session: &mut dyn Session) -> Result<PublicRights, SqlError> {
-    ask(session, &Question::new("rights of PUBLIC", PUBLIC_RIGHTS)).await
+    ask_within(session, &Question::new("rights of PUBLIC", PUBLIC_RIGHTS), DEADLINE).await
 }
 
+/// Large objects may be millions.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+// initdb grants on what is in information_schema after it has filled pg_init_privs.
 const PUBLIC_RIGHTS: &str = r#"
 WITH objects AS (
-  SELECT 'pg_catalog.pg_namespace'::regclass::oid AS classid, n.oid AS objid, 0 AS objsubid, n.nspacl AS acl, pg_catalog.acldefault('n', n.nspowner) AS base
-  FROM pg_catalog.pg_namespace AS n
-  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, c.oid, 0, c.relacl, pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner)
-  FROM pg_catalog.pg_class AS c
-  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, a.attrelid, a.attnum, a.attacl, pg_catalog.acldefault('c', 0) FROM pg_catalog.pg_attribute AS a WHERE NOT a.attisdropped
-  UNION ALL SELECT 'pg_catalog.pg_proc'::regclass, p.oid, 0, p.proacl, pg_catalog.acldefault('f', p.proowner) FROM pg_catalog.pg_proc AS p
-  UNION ALL SELECT 'pg_catalog.pg_type'::regclass, t.oid, 0, t.typacl, pg_catalog.acldefault('T', t.typowner) FROM pg_catalog.pg_type AS t
-  UNION ALL SELECT 'pg_catalog.pg_language'::regclass, l.oid, 0, l.lanacl, pg_catalog.acldefault('l', l.lanowner) FROM pg_catalog.pg_language AS l
-  UNION ALL SELECT 'pg_catalog.pg_largeobject'::regclass, m.oid, 0, m.lomacl, pg_catalog.acldefault('L', m.lomowner) FROM pg_catalog.pg_largeobject_metadata AS m
-), differences AS (
-  SELECT o.classid, o.objid, o.objsubid, x.revoked, x.privilege FROM objects AS o
+  SELECT 1 AS place, 'pg_catalog.pg_namespace'::regclass::oid AS classid, n.oid AS objid, 0 AS objsubid, n.oid AS space, n.nspacl AS acl,
+    pg_catalog.acldefault('n', n.nspowner) AS base FROM pg_catalog.pg_namespace AS n
+  UNION ALL SELECT 2, 'pg_catalog.pg_proc'::regclass, p.oid, 0, p.pronamespace, p.proacl, pg_catalog.acldefault('f', p.proowner) FROM pg_catalog.pg_proc AS p
+  UNION ALL SELECT 3, 'pg_catalog.pg_class'::regclass, c.oid, 0, c.relnamespace, c.relacl,
+    pg_catalog.acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner) FROM pg_catalog.pg_class AS c
+  UNION ALL SELECT 4, 'pg_catalog.pg_class'::regclass, a.attrelid, a.attnum, c.relnamespace, a.attacl, pg_catalog.acldefault('c', c.relowner)
+  FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid WHERE NOT a.attisdropped AND a.attacl IS NOT NULL
+  UNION ALL SELECT 5, 'pg_catalog.pg_type'::regclass, t.oid, 0, t.typnamespace, t.typacl, pg_catalog.acldefault('T', t.typowner) FROM pg_catalog.pg_type AS t
+  UNION ALL SELECT 6, 'pg_catalog.pg_language'::regclass, l.oid, 0, 0, l.lanacl, pg_catalog.acldefault('l', l.lanowner) FROM pg_catalog.pg_language AS l
+  UNION ALL SELECT 7, 'pg_catalog.pg_foreign_server'::regclass, s.oid, 0, 0, s.srvacl, pg_catalog.acldefault('S', s.srvowner) FROM pg_catalog.pg_foreign_server AS s
+  UNION ALL SELECT 8, 'pg_catalog.pg_foreign_data_wrapper'::regclass, w.oid, 0, 0, w.fdwacl, pg_catalog.acldefault('F', w.fdwowner)
+  FROM pg_catalog.pg_foreign_data_wrapper AS w
+  UNION ALL SELECT 9, 'pg_catalog.pg_largeobject'::regclass, m.oid, 0, 0, m.lomacl, pg_catalog.acldefault('L', m.lomowner) FROM pg_catalog.pg_largeobject_metadata AS m
+), differences AS MATERIALIZED (
+  SELECT o.classid, o.objid, o.objsubid, x.revoked, x.privilege,
+    pg_catalog.row_number() OVER (PARTITION BY x.revoked ORDER BY o.place, o.objid, o.objsubid, x.privilege) AS number
+  FROM objects AS o
   LEFT JOIN pg_catalog.pg_init_privs AS i ON i.classoid = o.classid AND i.objoid = o.objid AND i.objsubid = o.objsubid
   CROSS JOIN LATERAL (
     SELECT coalesce(array_agg(a.privilege_type) FILTER (WHERE a.grantee = 0), '{}') AS privileges FROM pg_catalog.aclexplode(o.acl) AS a) AS now
@@ -124,16 +137,11 @@ WITH objects AS (
   CROSS JOIN LATERAL (
     SELECT true AS revoked, p.privilege FROM pg_catalog.unnest(made.privileges) AS p(privilege) WHERE p.privilege <> ALL (now.privileges)
     UNION ALL SELECT false, p.privilege FROM pg_catalog.unnest(now.privileges) AS p(privilege) WHERE p.privilege <> ALL (made.privileges)) AS x
-  WHERE o.acl IS NOT NULL
-), named AS (
-  SELECT d.revoked, pg_catalog.row_number() OVER (PARTITION BY d.revoked ORDER BY d.classid, d.objid, d.objsubid, d.privilege) AS number,
-    pg_catalog.format('%s on %s %s', d.privilege, n.type, n.identity) AS text
-  FROM differences AS d CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) AS n
-  -- initdb grants on these after it has filled pg_init_privs.
-  WHERE n.schema IS DISTINCT FROM 'information_schema' AND (n.type, n.identity) <> ('schema', 'information_schema')
+  WHERE o.acl IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_namespace AS s WHERE s.oid = o.space AND s.nspname = 'information_schema')
 )
-SELECT pg_catalog.jsonb_object_agg(w.word, (
-  SELECT pg_catalog.jsonb_build_object('total', pg_catalog.count(*),
-    'items', coalesce(pg_catalog.jsonb_agg(n.text ORDER BY n.number) FILTER (WHERE n.number <= 20), '[]'))
-  FROM named AS n WHERE n.revoked = w.revoked))
+SELECT pg_catalog.jsonb_object_agg(w.word, pg_catalog.jsonb_build_object(
+  'total', (SELECT pg_catalog.count(*) FROM differences AS d WHERE d.revoked = w.revoked),
+  'items', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.format('%s on %s %s', d.privilege, n.type, pg_catalog.left(n.identity, 80)) ORDER BY d.number), '[]')
+    FROM differences AS d CROSS JOIN LATERAL pg_catalog.pg_identify_object(d.classid, d.objid, d.objsubid) AS n
+    WHERE d.revoked = w.revoked AND d.number <= 20 AND n.identity IS NOT NULL)))
 FROM (VALUES ('revoked', true), ('granted', false)) AS w(word, revoked)"#;

@@ -100,7 +100,7 @@ impl End {
                 session.close().await;
                 Ok(Ok(()))
             }
-            Err(e) if e.kind == SqlErrorKind::Deadline => Err(self.sql(&e)),
+            Err(e) if e.kind == SqlErrorKind::Deadline || e.is_unavailable() => Err(self.sql(&e)),
             Err(e) => Ok(crate::plan::checks::target::entry(database, &e.message)),
         }
     }

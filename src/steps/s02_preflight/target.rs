@@ -182,7 +182,7 @@ async fn through(end: &End, endpoint: &Endpoint, login: PsqlLogin, databases: &[
                     Err(e) => Login::Unreachable(e.to_string()),
                 };
             }
-            Err(e) if e.kind == SqlErrorKind::Connect && e.message.contains("FATAL") => {
+            Err(e) if e.kind == SqlErrorKind::Connect && e.message.contains("FATAL") && !e.is_unavailable() => {
                 // Only what is wrong with this database is worth trying with another one.
                 let other = e.message.contains(&format!("database \"{database}\""));
                 last = Login::Refused(e.message);
