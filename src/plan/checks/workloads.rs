@@ -353,6 +353,15 @@ mod tests {
     }
 
     #[test]
+    fn schema_jobs_take_their_container_from_what_can_be_stopped_and_started() {
+        use WorkloadKind::{
+            CronJob, DaemonSet, Deployment, DeploymentConfig, Job, ReplicaSet, ReplicationController, Rollout, StatefulSet,
+        };
+        assert!([Deployment, StatefulSet, ReplicaSet, CronJob].into_iter().all(has_template));
+        assert!(![DaemonSet, Job, ReplicationController, DeploymentConfig, Rollout].into_iter().any(has_template));
+    }
+
+    #[test]
     fn an_ordinary_writer_is_fine() {
         assert_eq!(one_writer(|_| ()), Findings::default());
     }
