@@ -364,7 +364,6 @@ fn condition(kind: &str, spec: &PostgresMigrationSpec, status: &PostgresMigratio
         types::READY | types::STALLED if asked_back => {
             word(if kind == types::READY { "False" } else { "True" }, reasons::ROLLBACK_NOT_ACKNOWLEDGED, text)
         }
-        types::RECONCILING if asked_back => word("False", reasons::DONE, ""),
         types::SUCCEEDED if asked_back => match status.outcome {
             Some(_) => word("True", success_reason(status), succeeded(spec, status)),
             None => word("Unknown", reasons::ROLLBACK_NOT_ACKNOWLEDGED, text),
