@@ -21,9 +21,11 @@ pub async fn create(session: &mut dyn Session, manifest: &DatabaseManifest, owne
     let mut made = BTreeSet::new();
     for extension in in_order(&manifest.extensions) {
         let failed = |e: SqlError| match e.kind {
-            SqlErrorKind::Statement => MoverError::new(Reason::ExtensionFailed, format!("extension {:?}: {e}", extension.name)),
+            SqlErrorKind::Statement if !e.may_pass() => {
+                MoverError::new(Reason::ExtensionFailed, format!("extension {:?}: {e}", extension.name))
+            }
             // The server or the way to it: nothing is wrong with the extension.
-            SqlErrorKind::Connect | SqlErrorKind::Deadline | SqlErrorKind::Protocol => {
+            SqlErrorKind::Statement | SqlErrorKind::Connect | SqlErrorKind::Deadline | SqlErrorKind::Protocol => {
                 MoverError::from(e).of(&format!("extension {:?}", extension.name))
             }
         };

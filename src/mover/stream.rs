@@ -25,6 +25,9 @@ const KILLED: i32 = 128;
 /// What a server says to one of two sessions that wait for each other: a later attempt may fare better.
 const DEADLOCK: &str = "ERROR:  deadlock detected";
 
+/// How a session hands on that a parallel worker of it was ended.
+const WORKER: &str = "ERROR:  terminating connection due to ";
+
 /// A name that no output of an earlier run can imitate.
 pub fn nonce() -> Result<String, MoverError> {
     let mut bytes = [0; 16];
@@ -240,7 +243,9 @@ impl Lines {
             return;
         }
         self.quoted = quotes(&line) || self.quoted && !TOOLS.iter().any(|tool| line.starts_with(tool));
-        if line.contains(DEADLOCK) {
+        if line.contains(WORKER) {
+            self.passing = Some(Reason::DatabaseUnavailable);
+        } else if line.contains(DEADLOCK) {
             self.passing.get_or_insert(Reason::QueryFailed);
         } else if !self.quoted && !line.contains("ERROR:  ") && says_unavailable(&line) {
             self.passing = Some(Reason::DatabaseUnavailable);
@@ -330,6 +335,10 @@ mod tests {
             assert_eq!(reason(after, 5, &sum()), Err(Reason::DatabaseUnavailable), "{quoted}");
         }
         assert_eq!(reason(said(&format!("ERROR:  value \"{words}\" is wrong")), 5, &sum()), Err(Reason::DumpFailed));
+        let worker = said(
+            "could not execute query: ERROR:  terminating connection due to administrator command\nCONTEXT:  parallel worker",
+        );
+        assert_eq!(reason(worker, 5, &sum()), Err(Reason::DatabaseUnavailable));
         let both = said("ERROR:  deadlock detected\npg_restore: error: no connection to the server");
         assert_eq!(reason(both, 5, &sum()), Err(Reason::DatabaseUnavailable));
         assert_eq!(reason(ended("pgm: the container has no tee\n", 126), 5, &sum()), Err(Reason::ToolMissing));

@@ -144,6 +144,15 @@ impl SqlError {
         Self::new(SqlErrorKind::Deadline, format!("{what}: no answer within {:.1} s", deadline.as_secs_f64()))
     }
 
+    /// Whether a statement was refused for what usually passes: a lock not had, memory or slots that others use, a limit of time
+    /// (classes 08, 40, 53, 55 and 57 of PostgreSQL's manual, appendix A). A full volume gets no larger by waiting.
+    pub fn may_pass(&self) -> bool {
+        let code = self.sqlstate.as_deref().unwrap_or("");
+        self.kind == SqlErrorKind::Statement
+            && code != "53100"
+            && ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class))
+    }
+
     /// Whether the server gave this SQLSTATE.
     pub fn is(&self, sqlstate: &str) -> bool {
         self.sqlstate.as_deref() == Some(sqlstate)

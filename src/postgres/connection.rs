@@ -18,16 +18,20 @@ const UNAVAILABLE: [&str; 9] = [
     "remaining connection slots are reserved",
 ];
 
-/// A server that is up and does not let this role in.
-const REFUSED: [&str; 7] = [
+/// A server that is up and does not let this role in. Of `role "..."` the beginning of the sentence counts.
+const REFUSED: [&str; 6] = [
     " authentication failed for user ",
     "no password supplied",
     "password missing",
     "no pg_hba.conf entry ",
     "pg_hba.conf rejects connection ",
     "is not permitted to log in",
-    "FATAL:  role \"",
 ];
+
+/// What the last server that spoke has said. libpq tells of all addresses of a host, also of those where nobody answered.
+fn said(message: &str) -> &str {
+    message.rsplit_once("FATAL:  ").map_or(message, |(_, said)| said.lines().next().unwrap_or_default())
+}
 
 /// Whether a line of a program of PostgreSQL says that its server was, or became, unavailable.
 pub fn says_unavailable(line: &str) -> bool {
@@ -39,14 +43,17 @@ impl SqlError {
     pub fn is_unavailable(&self) -> bool {
         // Class 08: connection exception; 57P: operator intervention; 53300: too many connections (PostgreSQL's manual, appendix A).
         let told = |code: &str| code.starts_with("08") || code.starts_with("57P") || code == "53300";
-        self.kind == SqlErrorKind::Connect && self.sqlstate.as_deref().map_or_else(|| says_unavailable(&self.message), told)
+        self.kind == SqlErrorKind::Connect && self.sqlstate.as_deref().map_or_else(|| says_unavailable(said(&self.message)), told)
     }
 
     /// Whether the server does not let the role in.
     pub fn is_login_refused(&self) -> bool {
         // Class 28: invalid authorization specification.
         let told = |code: &str| code.starts_with("28");
-        let says = || REFUSED.iter().any(|words| self.message.contains(words));
+        let says = || {
+            let said = said(&self.message);
+            said.starts_with("role \"") || REFUSED.iter().any(|words| said.contains(words))
+        };
         self.kind == SqlErrorKind::Connect && self.sqlstate.as_deref().map_or_else(says, told)
     }
 }
@@ -83,6 +90,14 @@ mod tests {
         ] {
             assert_eq!(said(refused), (false, true), "{refused}");
         }
+        let nobody =
+            format!("{SOCKET}Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?\n");
+        let both = |first: &str, second: &str| of(SqlErrorKind::Connect, None, &format!("{first}{SOCKET}{second}\n"));
+        assert_eq!(both(&nobody, "FATAL:  database \"app\" does not exist"), (false, false));
+        assert_eq!(both(&nobody, "FATAL:  role \"app\" does not exist"), (false, true));
+        let refused = format!("{SOCKET}FATAL:  role \"app\" does not exist\n");
+        assert_eq!(both(&refused, nobody.strip_prefix(SOCKET).unwrap()), (false, true));
+        assert_eq!(both(&nobody, "FATAL:  the database system is starting up"), (true, false));
         for neither in ["FATAL:  database \"app\" does not exist", "FATAL:  permission denied for database \"app\""] {
             assert_eq!(said(neither), (false, false), "{neither}");
         }

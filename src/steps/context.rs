@@ -410,22 +410,19 @@ pub fn client_failure(e: &ClientError) -> Failure {
 
 /// A failure of SQL in words.
 pub fn sql(side: Side, e: &SqlError) -> Failure {
-    let code = e.sqlstate.as_deref().unwrap_or("");
     // The server's own words name a file and some bytes (disk_full, PostgreSQL's manual, appendix A).
-    let full = code == "53100";
+    let full = e.is("53100");
     let why = if full { ": the volume of its data is full, make room" } else { "" };
     let message = format!("{}: {e}{why}", path(side));
-    // A volume gets no larger while the application stands still and waits for that.
-    let passes = !full && ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class));
     match e.kind {
         // It worked before, so it may again: rules that are being rewritten, a directory of passwords that is away.
         SqlErrorKind::Connect if e.is_login_refused() => Failure::transient(reasons::ADMIN_LOGIN_FAILED, message),
         SqlErrorKind::Connect if e.is_unavailable() => Failure::transient(reasons::SERVER_UNAVAILABLE, message),
-        SqlErrorKind::Connect if code == "3D000" => Failure::needs_human(reasons::DATABASE_NOT_FOUND, message),
+        SqlErrorKind::Connect if e.is("3D000") => Failure::needs_human(reasons::DATABASE_NOT_FOUND, message),
         SqlErrorKind::Connect | SqlErrorKind::Deadline | SqlErrorKind::Protocol => {
             Failure::transient(reasons::QUERY_FAILED, message)
         }
-        SqlErrorKind::Statement if passes => Failure::transient(reasons::QUERY_FAILED, message),
+        SqlErrorKind::Statement if e.may_pass() => Failure::transient(reasons::QUERY_FAILED, message),
         SqlErrorKind::Statement => Failure::needs_human(reasons::QUERY_FAILED, message),
     }
 }

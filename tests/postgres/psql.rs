@@ -326,9 +326,13 @@ async fn a_server_that_is_away_is_told_from_one_that_refuses_the_login() {
         cluster.sql("postgres", "CREATE ROLE full LOGIN CONNECTION LIMIT 0; CREATE ROLE barred; CREATE ROLE secret LOGIN; CREATE ROLE rejected LOGIN;");
         cluster.demand_password("secret");
         cluster.put_rule("local all rejected reject");
-        for (role, expected) in
-            [("full", (true, false)), ("barred", (false, true)), ("secret", (false, true)), ("nobody", (false, true))]
-        {
+        for (role, expected) in [
+            ("full", (true, false)),
+            ("barred", (false, true)),
+            ("secret", (false, true)),
+            ("nobody", (false, true)),
+            ("rejected", (false, true)),
+        ] {
             for carrier in cluster.carriers(role) {
                 let error = carrier.connect("postgres", SOON).await.err().unwrap();
                 assert_eq!((error.is_unavailable(), error.is_login_refused()), expected, "{role}: {error:?}");

@@ -25,7 +25,7 @@ use crate::plan::checks::servers;
 use crate::plan::checks::{Findings, Found, Place};
 use crate::plan::record::{self, Advance, bounded};
 use crate::plan::{Class, Failure};
-use crate::postgres::carrier::{Carrier, Session, SqlError, SqlErrorKind};
+use crate::postgres::carrier::{Carrier, Session, SqlError};
 use crate::postgres::versions::{Version, Versions};
 
 /// Deadline of one login that may lead nowhere.
@@ -100,8 +100,14 @@ impl End {
                 session.close().await;
                 Ok(Ok(()))
             }
-            Err(e) if e.kind == SqlErrorKind::Deadline || e.is_unavailable() => Err(self.sql(&e)),
-            Err(e) => Ok(crate::plan::checks::target::entry(database, &e.message)),
+            // In whatever language: it speaks of the database, or of the login.
+            Err(e)
+                if !e.is_unavailable()
+                    && (e.message.contains(database) || e.message.contains("FATAL") || e.is_login_refused()) =>
+            {
+                Ok(crate::plan::checks::target::entry(database, &e.message))
+            }
+            Err(e) => Err(self.sql(&e)),
         }
     }
 

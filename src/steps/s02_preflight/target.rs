@@ -182,10 +182,10 @@ async fn through(end: &End, endpoint: &Endpoint, login: PsqlLogin, databases: &[
                     Err(e) => Login::Unreachable(e.to_string()),
                 };
             }
-            Err(e) if e.kind == SqlErrorKind::Connect && e.message.contains("FATAL") && !e.is_unavailable() => {
+            Err(e) if e.kind == SqlErrorKind::Connect && e.message.contains("FATAL") => {
                 // Only what is wrong with this database is worth trying with another one.
                 let other = e.message.contains(&format!("database \"{database}\""));
-                last = Login::Refused(e.message);
+                last = if e.is_unavailable() { Login::Unreachable(e.message) } else { Login::Refused(e.message) };
                 if !other {
                     return last;
                 }

@@ -5,7 +5,8 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pgmigration::api::{Outcome, StepName};
+use kube::api::{Patch, PatchParams};
+use pgmigration::api::{Outcome, PostgresMigration, StepName};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
@@ -77,6 +78,10 @@ struct Bystander {
 }
 
 impl Bystander {
+    async fn patch(&self, patch: &Value) -> kube::Result<PostgresMigration> {
+        self.object.api.patch(&self.object.name, &PatchParams::default(), &Patch::Merge(patch)).await
+    }
+
     /// An API server that began knows no version of before it: whoever goes on watching from there is told so (410). Stops the
     /// operator, has its API server begin anew, changes the object, wakes the operator, and waits until it has seen the change.
     /// Whether that was the operator of before, with the lease and so the watches of before.
@@ -87,11 +92,14 @@ impl Bystander {
         // Nobody watches from a later version than this.
         let list = eventually("a list", || Side::New.kubectl_aside(&["get", "--raw", OBJECTS], "")).await;
         let list: Value = serde_json::from_str(&list).unwrap();
+        self.changes += 1;
+        // A later version, whatever else goes on.
+        let label = json!({"metadata": {"labels": {"change": self.changes.to_string()}}});
+        eventually("a label", || self.patch(&label)).await;
         component("new", "kill", "apiserver").await;
         eventually("the API server", || Side::New.kubectl_aside(&["get", "--raw", "/readyz"], "")).await;
-        self.changes += 1;
-        self.object.change(json!({"retry": self.changes})).await;
-        let generation = self.object.api.get(&self.object.name).await.unwrap().metadata.generation;
+        let change = json!({"spec": {"retry": self.changes}});
+        let generation = eventually("a change", || self.patch(&change)).await.metadata.generation;
         // Its probes have given up on it, perhaps: then there is nothing to wake.
         let _ = in_node(format!("kill -CONT {pid}")).await;
         let version = list["metadata"]["resourceVersion"].as_str().unwrap();
@@ -137,8 +145,8 @@ async fn an_api_server_forgets_what_was_watched_again_and_again() {
     moved(&scene, &migration, &content, &databases).await;
     println!("in {struck:?}; {kept} times the operator kept its lease and its watches");
     // It takes a while to be told, and short steps pass meanwhile.
-    assert!(struck.len() >= 8, "it was struck in {struck:?} only");
-    assert!(kept > 0, "the operator led anew each time, so it watched nothing of before");
+    assert!(struck.len() >= 6, "it was struck in {struck:?} only");
+    assert!(kept * 2 >= struck.len(), "the operator led anew, so it watched nothing of before, but {kept} times");
     let again: Vec<_> = status.steps.iter().filter(|step| step.attempt > 1).map(|step| (step.name, step.attempt)).collect();
     assert_eq!(again, [], "a mover was started anew for a watch that ended");
     scene.end().await;
