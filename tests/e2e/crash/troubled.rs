@@ -93,9 +93,10 @@ impl Bystander {
         let list = eventually("a list", || Side::New.kubectl_aside(&["get", "--raw", OBJECTS], "")).await;
         let list: Value = serde_json::from_str(&list).unwrap();
         self.changes += 1;
-        // A later version, whatever else goes on.
-        let label = json!({"metadata": {"labels": {"change": self.changes.to_string()}}});
-        eventually("a label", || self.patch(&label)).await;
+        // A later version, whatever else goes on; of something that the operator does not watch, or it would go on from there.
+        let label = format!("change={}", self.changes);
+        let mark = ["label", "--overwrite", "namespace", &self.object.namespace, &label];
+        eventually("a label", || Side::New.kubectl_aside(&mark, "")).await;
         component("new", "kill", "apiserver").await;
         eventually("the API server", || Side::New.kubectl_aside(&["get", "--raw", "/readyz"], "")).await;
         let change = json!({"spec": {"retry": self.changes}});
