@@ -4,6 +4,9 @@
 //! hold its sessions beforehand. There are two: when a statement on one of them stays without an answer, the other ends
 //! that statement's process for certain and finds out what became of it.
 //!
+//! One holder acts at a time. Whoever opens ends the sessions of all others and takes an advisory lock when they are gone; from
+//! then on it opens no further session. So a holder that slept meanwhile has none left, whenever it wakes, and gets no new one.
+//!
 //! Here: holding, running, giving up sessions. Not here: which statements.
 
 use std::collections::VecDeque;
@@ -15,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
 use super::carrier::{Carrier, Question, Session, SqlError, SqlErrorKind};
-use super::catalog::{self, QUESTION_DEADLINE};
+use super::catalog;
 
 /// What the application names of all our sessions begin with.
 pub const OURS: &str = "pgmigration/";
@@ -31,16 +34,18 @@ const SETTINGS: &[&str] = &[
 /// How long the client waits for a statement: longer than the server's own limit.
 const STATEMENT_DEADLINE: Duration = Duration::from_secs(35);
 
-/// How long a process whose statement stayed unanswered may take to end once it is told to.
+/// How long a process whose statement stayed unanswered, or whose holder is not to act any more, may take to end once it is told to.
 const LIMBO_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How many sessions are held.
 const HELD: usize = 2;
 
+const ELSEWHERE: &str = "somebody else has the lock of this migration in the server";
+
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A server process, told from a later one with the same pid.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct Process {
     pid: i32,
     began: String,
@@ -48,9 +53,9 @@ struct Process {
 
 /// Sessions of an administrator in a database that is not touched.
 pub struct AdminSessions {
-    carrier: Arc<dyn Carrier>,
-    database: String,
     held: VecDeque<(Process, Box<dyn Session>)>,
+    /// Whether the first of the held ones has the lock. Nothing is done through a session that has not.
+    locked: bool,
     /// Processes whose last statement has an unknown outcome, and may still be at it.
     limbo: Vec<Process>,
 }
@@ -59,19 +64,36 @@ impl AdminSessions {
     /// Opens the sessions in `database` (`postgres`, as a rule), each within `deadline`.
     ///
     /// Sessions of an earlier holder with the same application name are ended first, and are gone when this returns: a
-    /// statement that one of them still ran can have no late effect. So the carrier's application name must belong to
-    /// this purpose of this migration alone, and begin with [`OURS`].
+    /// statement that one of them still ran can have no late effect, and nothing comes after it. So the carrier's application
+    /// name must belong to this purpose of this migration alone, and begin with [`OURS`].
     ///
-    /// Errors: `Connect`; `Deadline` when an earlier session does not end.
+    /// Errors: `Connect`; `Deadline` when an earlier session does not end, or comes again and again.
     pub async fn open(carrier: Arc<dyn Carrier>, database: &str, deadline: Duration) -> Result<Self, SqlError> {
-        let mut sessions = Self { carrier, database: database.to_owned(), held: VecDeque::new(), limbo: Vec::new() };
-        sessions.add(deadline).await?;
-        sessions.limbo = sessions.ask(&Question::new("earlier sessions", EARLIER).with(OURS)).await?;
+        let mut sessions = Self { held: VecDeque::new(), locked: false, limbo: Vec::new() };
+        // Those of an earlier holder may have the last slots of the server: they go before the second is opened.
+        sessions.held.push_back(connect(&*carrier, database, deadline).await?);
+        sessions.limbo = sessions.others().await?;
         sessions.settle().await?;
         while sessions.held.len() < HELD {
-            sessions.add(deadline).await?;
+            sessions.held.push_back(connect(&*carrier, database, deadline).await?);
         }
-        Ok(sessions)
+        // Looked for once more under the lock, with both sessions there: whoever has come meanwhile goes as well, and whoever comes
+        // later finds both.
+        let until = Instant::now() + LIMBO_DEADLINE;
+        loop {
+            sessions.lock().await?;
+            let others = sessions.others().await?;
+            if sessions.locked && others.is_empty() {
+                return Ok(sessions);
+            }
+            if Instant::now() >= until {
+                let pids: Vec<String> = others.iter().map(|other| other.pid.to_string()).collect();
+                return Err(SqlError::new(SqlErrorKind::Deadline, format!("{ELSEWHERE} (its processes: {pids:?})")));
+            }
+            sessions.limbo.extend(others);
+            sessions.settle().await?;
+            sleep(PAUSE).await;
+        }
     }
 
     /// Ends the sessions in order.
@@ -81,25 +103,45 @@ impl AdminSessions {
         }
     }
 
-    async fn add(&mut self, deadline: Duration) -> Result<(), SqlError> {
-        let mut session = self.carrier.connect(&self.database, deadline).await?;
-        for setting in SETTINGS {
-            session.execute(setting, STATEMENT_DEADLINE).await?;
-        }
-        let process = catalog::ask(&mut *session, &Question::new("own process", OWN_PROCESS)).await?;
-        self.held.push_back((process, session));
-        Ok(())
+    /// Server processes under our application name that are not held here.
+    async fn others(&mut self) -> Result<Vec<Process>, SqlError> {
+        let mut found: Vec<Process> = self.put(&Question::new("earlier sessions", EARLIER).with(OURS)).await?;
+        found.retain(|process| self.held.iter().all(|(held, _)| held != process));
+        Ok(found)
     }
 
-    /// A session that lives; a new one when none is left.
-    async fn current(&mut self) -> Result<&mut Box<dyn Session>, SqlError> {
-        if self.held.is_empty() {
-            self.add(QUESTION_DEADLINE).await?;
+    /// Takes the lock for the first session that lives. Of ours, none has it any more then but that one: it would keep the lock
+    /// from it. False when somebody else has it.
+    async fn lock(&mut self) -> Result<bool, SqlError> {
+        while !self.locked {
+            self.settle().await?;
+            match catalog::ask(&mut **self.first()?, &Question::new("lock of the migration", LOCK)).await {
+                Ok(true) => self.locked = true,
+                Ok(false) => return Ok(false),
+                Err(error) => {
+                    self.note(&error);
+                    if error.kind == SqlErrorKind::Statement {
+                        return Err(error);
+                    }
+                }
+            }
         }
+        Ok(true)
+    }
+
+    fn first(&mut self) -> Result<&mut Box<dyn Session>, SqlError> {
         match self.held.front_mut() {
             Some((_, session)) => Ok(session),
-            None => Err(SqlError::new(SqlErrorKind::Connect, "no admin session left")),
+            None => Err(SqlError::new(SqlErrorKind::Connect, "no admin session is left")),
         }
+    }
+
+    /// A session that lives and has the lock. Nobody had it since the last one of ours: they would have ended this one.
+    async fn current(&mut self) -> Result<&mut Box<dyn Session>, SqlError> {
+        if !self.lock().await? {
+            return Err(SqlError::new(SqlErrorKind::Connect, ELSEWHERE));
+        }
+        self.first()
     }
 
     /// Gives the present session up when it is not usable any more after `error`.
@@ -107,6 +149,7 @@ impl AdminSessions {
         match error.kind {
             SqlErrorKind::Statement => {}
             SqlErrorKind::Connect | SqlErrorKind::Deadline | SqlErrorKind::Protocol => {
+                self.locked = false;
                 if let Some((process, _session)) = self.held.pop_front() {
                     self.limbo.push(process);
                 }
@@ -116,19 +159,29 @@ impl AdminSessions {
 
     /// Puts a question; when a session fails meanwhile, once more through the next.
     pub(crate) async fn ask<T: DeserializeOwned>(&mut self, question: &Question) -> Result<T, SqlError> {
-        let mut attempts = 0;
         loop {
-            attempts += 1;
-            match catalog::ask(&mut **self.current().await?, question).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => {
-                    self.note(&error);
-                    if error.kind == SqlErrorKind::Statement || attempts > HELD {
-                        return Err(error);
-                    }
-                }
+            let answer = catalog::ask(&mut **self.current().await?, question).await;
+            if let Some(end) = self.last(answer) {
+                return end;
             }
         }
+    }
+
+    /// [`Self::ask`] without the lock: for what has to be known and done before it can be had.
+    async fn put<T: DeserializeOwned>(&mut self, question: &Question) -> Result<T, SqlError> {
+        loop {
+            let answer = catalog::ask(&mut **self.first()?, question).await;
+            if let Some(end) = self.last(answer) {
+                return end;
+            }
+        }
+    }
+
+    /// The answer, unless its session failed and there is another one to ask.
+    fn last<T>(&mut self, answer: Result<T, SqlError>) -> Option<Result<T, SqlError>> {
+        let Err(error) = answer else { return Some(answer) };
+        self.note(&error);
+        (error.kind == SqlErrorKind::Statement || self.held.is_empty()).then_some(Err(error))
     }
 
     /// Lets a catalog question run on a session of these.
@@ -174,7 +227,7 @@ impl AdminSessions {
         let until = Instant::now() + LIMBO_DEADLINE;
         while let Some(process) = self.limbo.first().cloned() {
             let question = Question::new("unsettled process", END_PROCESS).with(process.pid.to_string()).with(&process.began);
-            if !self.ask::<bool>(&question).await? {
+            if !self.put::<bool>(&question).await? {
                 self.limbo.retain(|other| other.pid != process.pid || other.began != process.began);
             } else if Instant::now() >= until {
                 return Err(SqlError::new(
@@ -187,6 +240,15 @@ impl AdminSessions {
         }
         Ok(())
     }
+}
+
+async fn connect(carrier: &dyn Carrier, database: &str, deadline: Duration) -> Result<(Process, Box<dyn Session>), SqlError> {
+    let mut session = carrier.connect(database, deadline).await?;
+    for setting in SETTINGS {
+        session.execute(setting, STATEMENT_DEADLINE).await?;
+    }
+    let process = catalog::ask(&mut *session, &Question::new("own process", OWN_PROCESS)).await?;
+    Ok((process, session))
 }
 
 async fn run(session: &mut dyn Session, statements: &[String], guard: &Question) -> Result<(), SqlError> {
@@ -209,6 +271,10 @@ SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('pid', a.pid,
 FROM pg_catalog.pg_stat_activity AS a
 WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.application_name = pg_catalog.current_setting('application_name')
   AND pg_catalog.starts_with(a.application_name, $1::text)";
+
+/// Locks of sessions are per database and go with the server's process (PostgreSQL's manual, 13.3.5).
+const LOCK: &str = r"
+SELECT pg_catalog.to_jsonb(pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(pg_catalog.current_setting('application_name'), 0)))";
 
 /// True while the process lives, having told it to end.
 const END_PROCESS: &str = r"

@@ -1,7 +1,7 @@
 //! What a step works with: the object, its status, and clients that act as the object's service account.
 //!
 //! Nothing that a spec names is ever reached with the operator's own rights: this room hands out impersonated clients and
-//! clients of the author's kubeconfig only. The operator's own client creates and watches mover Jobs, nothing else.
+//! clients of the author's kubeconfig only. The operator's own client creates and watches mover Jobs, and reads the object.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::api::{
 };
 use crate::archive::{ArchiveError, Bucket, BucketConfig, ErrorKind};
 use crate::kubernetes::clients::{self, ClientError};
-use crate::kubernetes::errors::{Error as KubernetesError, Kind, Request};
+use crate::kubernetes::errors::{self, Error as KubernetesError, Kind, Request};
 use crate::kubernetes::exec::{self as process, ExecError, ExecErrorKind, Target};
 use crate::kubernetes::labels::MigrationId;
 use crate::kubernetes::psql::{PsqlCarrier, PsqlLogin};
@@ -34,7 +34,7 @@ pub const SHORT: Duration = Duration::from_secs(20);
 /// What the steps need of the installation.
 #[derive(Clone)]
 pub struct Installation {
-    /// Client with the operator's own rights: mover Jobs only.
+    /// Client with the operator's own rights: mover Jobs, and the object itself.
     pub client: Client,
     /// Base of impersonating clients.
     pub config: kube::Config,
@@ -106,6 +106,20 @@ impl<'a> Context<'a> {
     /// The object, as labels of what belongs to it name it.
     pub fn migration(&self) -> MigrationId {
         MigrationId { name: self.object.name_any(), uid: self.names.uid().into() }
+    }
+
+    /// Makes sure that nobody has recorded anything since this visit read the object: then what it is about to do is still what
+    /// is due, whoever leads. Nothing that is recorded later reaches a session that was opened before.
+    pub async fn unsurpassed(&self) -> Result<(), Failure> {
+        let (home, name) = (self.home(), self.object.name_any());
+        let objects = Api::<PostgresMigration>::namespaced(self.installation.client.clone(), &home);
+        let request = Request::new("get", "postgresmigrations.pgmigration.dev", &home, &name);
+        let live = errors::ask(request, objects.get(&name)).await.map_err(|e| kubernetes(&e))?;
+        if live.uid() == self.object.uid() && live.status == self.object.status {
+            return Ok(());
+        }
+        let why = "the status was changed while this operator was at work: another one has taken over, and this one stops here";
+        Err(Failure::transient(reasons::TRANSIENT, why))
     }
 
     /// Client of this cluster that acts as the object's service account.

@@ -16,6 +16,7 @@ use crate::archive::keys;
 use crate::plan::Failure;
 use crate::plan::operation::{OwnerLogin, RestoreTask, Sealed, SecretKey, Task, mover_tag_prefix};
 use crate::plan::record::{self, Advance};
+use crate::postgres::admin::AdminSessions;
 use crate::postgres::names::{DerivedRole, derived_name};
 use crate::postgres::{catalog, staging};
 
@@ -85,6 +86,14 @@ async fn make_staging(cx: &mut Context<'_>, name: &str) -> Result<Advance, Failu
 
 /// Drops the staging database, if it is there. `None` when it is gone.
 async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance>, Failure> {
+    // Held from the first look on: another operator may have a copy of its own under that name by the time of the drop.
+    let mut target = admins(cx, Side::Target).await?;
+    let dropped = drop_with(cx, &mut target, name).await;
+    target.close().await;
+    dropped
+}
+
+async fn drop_with(cx: &mut Context<'_>, target: &mut AdminSessions, name: &str) -> Result<Option<Advance>, Failure> {
     let mut session = cx.session(Side::Target, "postgres", "restore").await?;
     let tag = mover_tag_prefix(cx.names.uid());
     let ended = catalog::end_tagged_sessions(session.as_mut(), &tag).await;
@@ -107,12 +116,9 @@ async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance
             "its tables stay until it is dropped"
         );
     }
-    let mut target = admins(cx, Side::Target).await?;
-    let dropped = staging::drop_database(&mut target, name, found.oid, DEADLINE)
+    staging::drop_database(target, name, found.oid, DEADLINE)
         .await
-        .map_err(|e| swap(Side::Target, reasons::RESTORE_FAILED, &e));
-    target.close().await;
-    dropped?;
+        .map_err(|e| swap(Side::Target, reasons::RESTORE_FAILED, &e))?;
     Ok(None)
 }
 

@@ -160,6 +160,8 @@ async fn create(cx: &Context<'_>, job: &str, operation: &Operation) -> Result<()
     }
     .build()
     .map_err(|e| here(&e))?;
+    // Under a name that another operator may have used, and taken away, meanwhile.
+    cx.unsurpassed().await?;
     jobs::create(&cx.installation.client, &migration, &built).await.map_err(|e| here(&e))?;
     Ok(())
 }

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
-use pgmigration::api::{Outcome, Phase, PostgresMigrationStatus, StepName, StepState, UndoCause};
+use pgmigration::api::{Outcome, Phase, PostgresMigration, PostgresMigrationStatus, StepName, StepState, UndoCause};
+use pgmigration::plan::failure::Class;
+use pgmigration::plan::record::Advance;
+use pgmigration::steps::{self, Context, Installation};
 use serde_json::{Value, json};
 
 use crate::support::migration::{Migration, condition, state};
@@ -180,8 +184,11 @@ async fn called_off_wherever_it_stands() {
     let stopped = migration.stop_after(StepName::Restore).await;
     assert!(scene.target.databases().await.contains(&stopped.staging.unwrap().database), "there is no copy");
     assert!(scene.source.try_sql("onyx", "SELECT 1").await.is_err(), "there is no fence");
+    let seen = migration.api.get(&migration.name).await.unwrap();
     migration.change(json!({"cancel": true})).await;
     called_off(&scene, &migration, &before).await;
+    slept(&seen).await;
+    as_before(&scene, &before).await;
 
     // In the midst of the swap: somebody else's lock holds the renaming up, and its operator dies.
     let migration = scene.migrate("during-publish", |_| ()).await;
@@ -189,6 +196,34 @@ async fn called_off_wherever_it_stands() {
     called_back_in_the_swap(&scene, &migration, json!({"cancel": true}), UndoCause::Cancel).await;
     called_off(&scene, &migration, &before).await;
     scene.end().await;
+}
+
+/// An operator that saw the object behind its restore, slept until all was undone, and goes on where it was.
+async fn slept(seen: &PostgresMigration) {
+    let config = Side::New.config().await;
+    let client = Side::New.client().await;
+    let installation = Installation { client, config, image: "none".into(), namespace: SYSTEM.into() };
+    let refused = async |undo: bool, step: StepName, change: fn(&mut PostgresMigrationStatus)| {
+        let mut status = seen.status.clone().unwrap();
+        change(&mut status);
+        let mut cx = Context::new(&installation, seen, &mut status, Timestamp::now());
+        let failure = loop {
+            match if undo { steps::undo(step, &mut cx).await } else { steps::run(step, &mut cx).await } {
+                // It only wrote down what it is about to do.
+                Ok(Advance::Again) => {}
+                Ok(advance) => panic!("{step:?} was not due any more: {advance:?}"),
+                Err(failure) => break failure,
+            }
+        };
+        assert!(failure.message.contains("another one has taken over"), "{step:?}: {}", failure.message);
+        assert_eq!(failure.class, Class::Transient);
+    };
+    refused(false, StepName::Fence, |_| {}).await;
+    refused(false, StepName::Fence, |s| s.fence = None).await;
+    refused(false, StepName::Restore, |s| s.staging.as_mut().unwrap().oid = None).await;
+    refused(true, StepName::Restore, |_| {}).await;
+    refused(false, StepName::Compare, |s| s.transfer = None).await;
+    refused(true, StepName::Fence, |_| {}).await;
 }
 
 /// Goes on from before the swap, which somebody else's lock holds up; in its midst the operator is killed while `spec` asks to go back.
