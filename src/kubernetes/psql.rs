@@ -102,7 +102,7 @@ impl Pipe for ExecPipe {
 pub struct PsqlLogin {
     /// Role name.
     pub user: String,
-    /// Name of our sessions in `pg_stat_activity`: `pgmigration/<uid>/<what>`. The server cuts it after 63 bytes.
+    /// Name of our sessions in `pg_stat_activity`: `pgm/<uid>/<what>`. The server cuts it after 63 bytes.
     pub application_name: String,
     /// The role's password, where the container's socket asks for one that the container does not know itself.
     pub password: Option<String>,

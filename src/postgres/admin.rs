@@ -20,9 +20,6 @@ use tokio::time::{Instant, sleep};
 use super::carrier::{Carrier, Question, Session, SqlError, SqlErrorKind};
 use super::catalog;
 
-/// What the application names of all our sessions begin with.
-pub const OURS: &str = "pgmigration/";
-
 /// The server's own limit for one statement of ours, and for one lock.
 const SETTINGS: &[&str] = &[
     "SET lock_timeout = '2s'",
@@ -40,8 +37,6 @@ const LIMBO_DEADLINE: Duration = Duration::from_secs(10);
 /// How many sessions are held.
 const HELD: usize = 2;
 
-const ELSEWHERE: &str = "somebody else has the lock of this migration in the server";
-
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A server process, told from a later one with the same pid.
@@ -53,29 +48,33 @@ struct Process {
 
 /// Sessions of an administrator in a database that is not touched.
 pub struct AdminSessions {
+    carrier: Arc<dyn Carrier>,
     held: VecDeque<(Process, Box<dyn Session>)>,
     /// Whether the first of the held ones has the lock. Nothing is done through a session that has not.
     locked: bool,
     /// Processes whose last statement has an unknown outcome, and may still be at it.
     limbo: Vec<Process>,
+    /// Why the last one that was lost was lost.
+    lost: Option<SqlError>,
 }
 
 impl AdminSessions {
     /// Opens the sessions in `database` (`postgres`, as a rule), each within `deadline`.
     ///
-    /// Sessions of an earlier holder with the same application name are ended first, and are gone when this returns: a
-    /// statement that one of them still ran can have no late effect, and nothing comes after it. So the carrier's application
-    /// name must belong to this purpose of this migration alone, and begin with [`OURS`].
+    /// Sessions of an earlier holder with the same role and application name, in whatever database, are ended first, and are gone
+    /// when this returns: a statement that one of them still ran can have no late effect, and nothing comes after it. So the
+    /// carrier's application name must belong to this purpose of this migration alone.
     ///
-    /// Errors: `Connect`; `Deadline` when an earlier session does not end, or comes again and again.
+    /// Errors: `Connect`, `Statement`; `Deadline` when an earlier session does not end or comes again and again, or when somebody
+    /// else's session has the lock.
     pub async fn open(carrier: Arc<dyn Carrier>, database: &str, deadline: Duration) -> Result<Self, SqlError> {
-        let mut sessions = Self { held: VecDeque::new(), locked: false, limbo: Vec::new() };
+        let mut sessions = Self { carrier, held: VecDeque::new(), locked: false, limbo: Vec::new(), lost: None };
         // Those of an earlier holder may have the last slots of the server: they go before the second is opened.
-        sessions.held.push_back(connect(&*carrier, database, deadline).await?);
+        sessions.add(database, deadline).await?;
         sessions.limbo = sessions.others().await?;
         sessions.settle().await?;
         while sessions.held.len() < HELD {
-            sessions.held.push_back(connect(&*carrier, database, deadline).await?);
+            sessions.add(database, deadline).await?;
         }
         // Looked for once more under the lock, with both sessions there: whoever has come meanwhile goes as well, and whoever comes
         // later finds both.
@@ -83,17 +82,46 @@ impl AdminSessions {
         loop {
             sessions.lock().await?;
             let others = sessions.others().await?;
+            if let Some(lost) = sessions.lost.take() {
+                return Err(lost);
+            }
             if sessions.locked && others.is_empty() {
                 return Ok(sessions);
             }
             if Instant::now() >= until {
-                let pids: Vec<String> = others.iter().map(|other| other.pid.to_string()).collect();
-                return Err(SqlError::new(SqlErrorKind::Deadline, format!("{ELSEWHERE} (its processes: {pids:?})")));
+                let message = if others.is_empty() {
+                    let holder: String = sessions.put(&Question::new("holder of the lock", HOLDER)).await?;
+                    format!(
+                        "{holder} has the advisory lock of this migration, and is none of ours: end it with pg_terminate_backend"
+                    )
+                } else {
+                    let pids: Vec<i32> = others.iter().map(|other| other.pid).collect();
+                    format!("sessions of another operator come again and again (processes {pids:?})")
+                };
+                return Err(SqlError::new(SqlErrorKind::Deadline, message));
             }
             sessions.limbo.extend(others);
             sessions.settle().await?;
             sleep(PAUSE).await;
         }
+    }
+
+    async fn add(&mut self, database: &str, deadline: Duration) -> Result<(), SqlError> {
+        let mut session = self.carrier.connect(database, deadline).await?;
+        for setting in SETTINGS {
+            session.execute(setting, STATEMENT_DEADLINE).await?;
+        }
+        let process = catalog::ask(&mut *session, &Question::new("own process", OWN_PROCESS)).await?;
+        self.held.push_back((process, session));
+        Ok(())
+    }
+
+    /// One more session, in the database that is touched: a later holder ends it with these. Not for after these are closed.
+    pub async fn enter(&mut self, database: &str, deadline: Duration) -> Result<Box<dyn Session>, SqlError> {
+        let inside = self.carrier.connect(database, deadline).await?;
+        // A holder that came before it was there has ended these: then nobody answers here. One that comes later finds it.
+        let _: Process = self.ask(&Question::new("own process", OWN_PROCESS)).await?;
+        Ok(inside)
     }
 
     /// Ends the sessions in order.
@@ -105,7 +133,7 @@ impl AdminSessions {
 
     /// Server processes under our application name that are not held here.
     async fn others(&mut self) -> Result<Vec<Process>, SqlError> {
-        let mut found: Vec<Process> = self.put(&Question::new("earlier sessions", EARLIER).with(OURS)).await?;
+        let mut found: Vec<Process> = self.put(&Question::new("earlier sessions", EARLIER)).await?;
         found.retain(|process| self.held.iter().all(|(held, _)| held != process));
         Ok(found)
     }
@@ -132,14 +160,27 @@ impl AdminSessions {
     fn first(&mut self) -> Result<&mut Box<dyn Session>, SqlError> {
         match self.held.front_mut() {
             Some((_, session)) => Ok(session),
-            None => Err(SqlError::new(SqlErrorKind::Connect, "no admin session is left")),
+            None => {
+                let lost = self.lost.as_ref();
+                let why = lost.map_or_else(String::new, |error| format!(": {}", error.message));
+                Err(SqlError {
+                    sqlstate: lost.and_then(|error| error.sqlstate.clone()),
+                    ..SqlError::new(SqlErrorKind::Connect, format!("no admin session is left{why}"))
+                })
+            }
         }
+    }
+
+    /// Whether nothing can be done any more: both sessions are lost, or somebody else acts now. Begin again with [`Self::open`].
+    pub(crate) fn is_over(&self) -> bool {
+        self.held.is_empty()
     }
 
     /// A session that lives and has the lock. Nobody had it since the last one of ours: they would have ended this one.
     async fn current(&mut self) -> Result<&mut Box<dyn Session>, SqlError> {
         if !self.lock().await? {
-            return Err(SqlError::new(SqlErrorKind::Connect, ELSEWHERE));
+            self.held.clear();
+            self.lost = Some(SqlError::new(SqlErrorKind::Connect, "another session has the advisory lock of this migration"));
         }
         self.first()
     }
@@ -152,6 +193,7 @@ impl AdminSessions {
                 self.locked = false;
                 if let Some((process, _session)) = self.held.pop_front() {
                     self.limbo.push(process);
+                    self.lost = Some(error.clone());
                 }
             }
         }
@@ -242,15 +284,6 @@ impl AdminSessions {
     }
 }
 
-async fn connect(carrier: &dyn Carrier, database: &str, deadline: Duration) -> Result<(Process, Box<dyn Session>), SqlError> {
-    let mut session = carrier.connect(database, deadline).await?;
-    for setting in SETTINGS {
-        session.execute(setting, STATEMENT_DEADLINE).await?;
-    }
-    let process = catalog::ask(&mut *session, &Question::new("own process", OWN_PROCESS)).await?;
-    Ok((process, session))
-}
-
 async fn run(session: &mut dyn Session, statements: &[String], guard: &Question) -> Result<(), SqlError> {
     session.execute("BEGIN", STATEMENT_DEADLINE).await?;
     for statement in statements {
@@ -269,12 +302,21 @@ FROM pg_catalog.pg_stat_activity AS a WHERE a.pid = pg_catalog.pg_backend_pid()"
 const EARLIER: &str = r"
 SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('pid', a.pid, 'began', a.backend_start::text)), '[]')
 FROM pg_catalog.pg_stat_activity AS a
-WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.application_name = pg_catalog.current_setting('application_name')
-  AND pg_catalog.starts_with(a.application_name, $1::text)";
+WHERE a.pid <> pg_catalog.pg_backend_pid() AND a.usename = SESSION_USER
+  AND a.application_name = pg_catalog.current_setting('application_name') AND a.application_name <> ''";
 
 /// Locks of sessions are per database and go with the server's process (PostgreSQL's manual, 13.3.5).
 const LOCK: &str = r"
 SELECT pg_catalog.to_jsonb(pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended(pg_catalog.current_setting('application_name'), 0)))";
+
+// The two halves of a lock's number (PostgreSQL's manual, pg_locks).
+const HOLDER: &str = r#"
+SELECT coalesce(pg_catalog.to_jsonb(pg_catalog.string_agg(pg_catalog.format('process %s (role %s, application %s)', l.pid, a.usename, a.application_name), ', ')),
+  '"somebody"')
+FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+  AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
+  AND (l.classid::int8 << 32) | l.objid::int8 = pg_catalog.hashtextextended(pg_catalog.current_setting('application_name'), 0)"#;
 
 /// True while the process lives, having told it to end.
 const END_PROCESS: &str = r"

@@ -45,7 +45,7 @@ pub const SESSION_SETTINGS: &[(&str, &str)] = &[
 pub trait Carrier: Send + Sync {
     /// Opens a session in `database`, with [`SESSION_SETTINGS`] applied, within `deadline`.
     ///
-    /// The session's `application_name` is given to the carrier when it is built (`pgmigration/<uid>/<what>`), so that
+    /// The session's `application_name` is given to the carrier when it is built (`pgm/<uid>/<what>`), so that
     /// our own sessions can be told from foreign ones in `pg_stat_activity`.
     ///
     /// Errors: `Connect` when no session came about (the server's own SQLSTATE, such as 3D000 or 28P01, is in

@@ -222,6 +222,9 @@ impl LayeredFence {
     async fn patiently(&self, admins: &mut AdminSessions, statement: &str, deadline: Duration) -> Result<(), SwapError> {
         let mut patience = Patience::new(deadline);
         while let Err(error) = admins.execute(statement).await {
+            if admins.is_over() {
+                return Err(error.into());
+            }
             patience.absorb(error).await?;
             if patience.is_over() {
                 return Err(patience.blocked(admins, statement, &[self.originals.oid]).await);

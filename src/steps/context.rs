@@ -114,7 +114,9 @@ impl<'a> Context<'a> {
         let (home, name) = (self.home(), self.object.name_any());
         let objects = Api::<PostgresMigration>::namespaced(self.installation.client.clone(), &home);
         let request = Request::new("get", "postgresmigrations.pgmigration.dev", &home, &name);
-        let live = errors::ask(request, objects.get(&name)).await.map_err(|e| kubernetes(&e))?;
+        // Whatever the answer is, the next visit begins with the same question.
+        let unread = |e: KubernetesError| Failure::transient(kubernetes(&e).reason, format!("{e} (this cluster)"));
+        let live = errors::ask(request, objects.get(&name)).await.map_err(unread)?;
         if live.uid() == self.object.uid() && live.status == self.object.status {
             return Ok(());
         }

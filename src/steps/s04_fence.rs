@@ -44,7 +44,7 @@ pub fn swap(side: Side, reason: &'static str, e: &SwapError) -> Failure {
 
 /// Admin sessions on `side`, held until the call ends.
 ///
-/// All steps, and their undos, share one name a side, and so one lock: opening ends what an earlier holder left running, so that
+/// All steps, and their undos, share one name a side, and so one lock (decision 0017): opening ends what an earlier holder left running, so that
 /// a statement of an operator that died cannot take effect after another step has looked. The record is looked at after that,
 /// since an operator that slept may be the one that opens last.
 pub async fn admins(cx: &mut Context<'_>, side: Side) -> Result<AdminSessions, Failure> {
@@ -157,7 +157,8 @@ async fn close_by_swap(cx: &mut Context<'_>, admins: &mut AdminSessions, known: 
     let failed = |e: SwapError| swap(Side::Source, reasons::FENCE_FAILED, &e);
     let state = fence.state(admins).await.map_err(|e| sql(Side::Source, &e))?;
     if !fence.originals.subscriptions.is_empty() && matches!(state, FenceState::Open { .. }) {
-        let mut inside = cx.session(Side::Source, &fence.names.database, "fence").await?;
+        let inside = admins.enter(&fence.names.database, SHORT).await;
+        let mut inside = inside.map_err(|e| sql(Side::Source, &e))?;
         let disabled = fence.disable_subscriptions(inside.as_mut(), DEADLINE).await.map_err(failed);
         inside.close().await;
         disabled?;
@@ -219,7 +220,8 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     if known.method == FenceKind::Swap {
         let fence = swap_fence(&known)?;
         if !fence.originals.subscriptions.is_empty() {
-            let mut inside = cx.session(Side::Source, &fence.names.database, "unfence").await?;
+            let inside = admins.enter(&fence.names.database, SHORT).await;
+            let mut inside = inside.map_err(|e| sql(Side::Source, &e))?;
             let enabled = fence.enable_subscriptions(inside.as_mut(), DEADLINE).await.map_err(|e| sql(Side::Source, &e));
             inside.close().await;
             enabled?;

@@ -5,7 +5,7 @@
 //! Undo: end the mover, drop the staging database; one that an application has written to is saved before. Nothing that an
 //! application can see is touched.
 
-use super::context::{Context, lost, sql};
+use super::context::{Context, SHORT, lost, sql};
 use super::ending::session_ending;
 use super::s04_fence::{DEADLINE, admins, current_name, swap};
 use super::saving::{self, Saving};
@@ -94,20 +94,20 @@ async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance
 }
 
 async fn drop_with(cx: &mut Context<'_>, target: &mut AdminSessions, name: &str) -> Result<Option<Advance>, Failure> {
-    let mut session = cx.session(Side::Target, "postgres", "restore").await?;
     let tag = mover_tag_prefix(cx.names.uid());
-    let ended = catalog::end_tagged_sessions(session.as_mut(), &tag).await;
-    let found = catalog::database(session.as_mut(), name).await;
-    session.close().await;
-    let left = ended.map_err(|e| sql(Side::Target, &e))?;
+    let looked = async {
+        let session = target.session().await?;
+        Ok((catalog::end_tagged_sessions(session, &tag).await?, catalog::database(session, name).await?))
+    };
+    let (left, found) = looked.await.map_err(|e| sql(Side::Target, &e))?;
     if let Some(oldest) = left {
         return session_ending(cx, StepName::Restore, oldest, "a mover's session at the target").map(Some);
     }
-    let Some(found) = found.map_err(|e| sql(Side::Target, &e))? else { return Ok(None) };
+    let Some(found) = found else { return Ok(None) };
     // One that is closed has been on its way out before. What stands against this does not stand against the drop.
     if found.allow_connections
         && found.connection_limit != -2
-        && let Err(failure) = empty(cx, name, found.oid).await
+        && let Err(failure) = empty(target, name, found.oid).await
     {
         tracing::warn!(
             reason = failure.reason,
@@ -122,11 +122,14 @@ async fn drop_with(cx: &mut Context<'_>, target: &mut AdminSessions, name: &str)
     Ok(None)
 }
 
-async fn empty(cx: &mut Context<'_>, name: &str, oid: u32) -> Result<(), Failure> {
-    let mut within = cx.session(Side::Target, name, "restore").await?;
-    let emptied = staging::empty(within.as_mut(), oid).await.map_err(|e| sql(Side::Target, &e));
-    within.close().await;
-    emptied
+async fn empty(target: &mut AdminSessions, name: &str, oid: u32) -> Result<(), Failure> {
+    let emptied = async {
+        let mut within = target.enter(name, SHORT).await?;
+        let emptied = staging::empty(within.as_mut(), oid).await;
+        within.close().await;
+        emptied
+    };
+    emptied.await.map_err(|e| sql(Side::Target, &e))
 }
 
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {

@@ -326,6 +326,10 @@ pub async fn end_movers(cx: &Context<'_>) -> Result<Option<Advance>, Failure> {
     let movers = |job: &str| !cx.names.is_schema_job(job);
     let all = jobs::of_migration(client, &home, &cx.migration()).await.map_err(|e| here(&e))?;
     let left: Vec<Owned> = all.iter().filter(|job| movers(&job.name)).cloned().collect();
+    if !left.is_empty() {
+        // They may be another operator's by now.
+        cx.unsurpassed().await?;
+    }
     for job in &left {
         jobs::delete(client, &home, &job.name, &job.uid).await.map_err(|e| here(&e))?;
     }

@@ -11,9 +11,11 @@ use pgmigration::plan::failure::Class;
 use pgmigration::plan::record::Advance;
 use pgmigration::steps::{self, Context, Installation};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use crate::support::migration::{Migration, condition, state};
 use crate::support::scene::{Layout, OWNER, Scene};
+use crate::support::server::Server;
 use crate::support::snapshot::assert_same;
 use crate::support::{OPERATOR, SYSTEM, Side, available, eventually, interrupting};
 
@@ -185,8 +187,17 @@ async fn called_off_wherever_it_stands() {
     assert!(scene.target.databases().await.contains(&stopped.staging.unwrap().database), "there is no copy");
     assert!(scene.source.try_sql("onyx", "SELECT 1").await.is_err(), "there is no fence");
     let seen = migration.api.get(&migration.name).await.unwrap();
+    let uid = seen.metadata.uid.as_ref().unwrap();
+    let earlier = [
+        held_by_another(&scene.source, &format!("pgm/{uid}/admin-source")).await,
+        held_by_another(&scene.target, &format!("pgm/{uid}/admin-target")).await,
+    ];
     migration.change(json!({"cancel": true})).await;
     called_off(&scene, &migration, &before).await;
+    for ended in earlier {
+        let said = ended.await.unwrap().unwrap_err();
+        assert!(said.contains("terminating connection due to administrator command"), "{said}");
+    }
     slept(&seen).await;
     as_before(&scene, &before).await;
 
@@ -196,6 +207,22 @@ async fn called_off_wherever_it_stands() {
     called_back_in_the_swap(&scene, &migration, json!({"cancel": true}), UndoCause::Cancel).await;
     called_off(&scene, &migration, &before).await;
     scene.end().await;
+}
+
+/// A session as an operator leaves it that hangs, or that nobody hears of any more. Returns when it has the migration's lock.
+async fn held_by_another(server: &Server, name: &str) -> JoinHandle<Result<String, String>> {
+    let hold =
+        format!("SET application_name = '{name}'; SELECT pg_advisory_lock(hashtextextended('{name}', 0)); SELECT pg_sleep(600)");
+    let held = tokio::spawn({
+        let server = server.clone();
+        async move { server.try_sql("postgres", &hold).await }
+    });
+    eventually("the lock of the migration", || async {
+        let locks = server.sql("postgres", "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted").await;
+        if locks == "1" { Ok(()) } else { Err(locks) }
+    })
+    .await;
+    held
 }
 
 /// An operator that saw the object behind its restore, slept until all was undone, and goes on where it was.

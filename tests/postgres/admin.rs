@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use pgmigration::postgres::admin::AdminSessions;
-use pgmigration::postgres::carrier::SqlError;
+use pgmigration::postgres::carrier::{Carrier as _, SqlError};
 use pgmigration::postgres::staging;
 
 use crate::cluster::{Cluster, SOON, servers};
 
-const NAME: &str = "pgmigration/test/admin";
+/// As `api::names` gives it.
+const NAME: &str = "pgm/0b1c2d3e-4f5a-6789-abcd-ef0123456789/admin-source";
 
 /// Who has the lock, as people can see it.
 const LOCKED: &str = "SELECT string_agg(l.pid::text, ' ') FROM pg_locks AS l WHERE l.locktype = 'advisory' AND l.granted";
-const HELD: &str =
-    "SELECT string_agg(a.pid::text, ' ' ORDER BY a.backend_start) FROM pg_stat_activity AS a WHERE a.application_name = 'pgmigration/test/admin'";
+const HELD: &str = "SELECT string_agg(a.pid::text, ' ' ORDER BY a.backend_start) FROM pg_stat_activity AS a
+     WHERE a.application_name LIKE 'pgm/%/admin-source'";
 
 async fn open(cluster: &Cluster) -> Result<AdminSessions, SqlError> {
     AdminSessions::open(Arc::new(cluster.carrier("postgres").with_name(NAME)), "postgres", SOON).await
@@ -59,6 +60,38 @@ async fn who_was_relieved_never_acts_again() {
 }
 
 #[tokio::test]
+async fn nor_in_the_database_that_is_touched() {
+    for bin in servers() {
+        let cluster = Cluster::start(&bin, &[]);
+        cluster.sql("postgres", "CREATE DATABASE app");
+        let mut first = open(&cluster).await.unwrap();
+        let mut inside = first.enter("app", SOON).await.unwrap();
+        inside.execute("SELECT 1", SOON).await.unwrap();
+        let second = open(&cluster).await.unwrap();
+        assert_eq!(pids(&cluster, HELD).len(), 2);
+        inside.execute("SELECT 1", SOON).await.unwrap_err();
+        second.close().await;
+        assert!(first.enter("app", SOON).await.is_err(), "it entered as one that was relieved");
+    }
+}
+
+/// An administrator that is no superuser does not see when another role's process began, and may not end it.
+#[tokio::test]
+async fn a_namesake_of_another_role_is_none_of_them() {
+    for bin in servers() {
+        let cluster = Cluster::start(&bin, &[]);
+        cluster.sql("postgres", "CREATE ROLE keeper LOGIN; CREATE ROLE other LOGIN");
+        let carrier = |role: &str| Arc::new(cluster.carrier(role).with_name(NAME));
+        let mut other = carrier("other").connect("postgres", SOON).await.unwrap();
+        let mut first = AdminSessions::open(carrier("keeper"), "postgres", SOON).await.unwrap();
+        let mut second = AdminSessions::open(carrier("keeper"), "postgres", SOON).await.unwrap();
+        act(&mut first, "SELECT 1").await.unwrap_err();
+        act(&mut second, "SELECT 1").await.unwrap();
+        other.execute("SELECT 1", SOON).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn the_lock_goes_with_the_work() {
     for bin in servers() {
         let cluster = Cluster::start(&bin, &[]);
@@ -76,12 +109,18 @@ async fn the_lock_goes_with_the_work() {
         end(&cluster, &held[0]);
         let other = waiting.await.unwrap();
         let refused = act(&mut admins, "SELECT 1").await.unwrap_err();
-        assert!(refused.message.contains("somebody else has the lock"), "{refused}");
+        assert!(refused.message.contains("another session has the advisory lock"), "{refused}");
+        // Whoever has been here may have changed everything.
         other.close().await;
-        cluster.until("postgres", LOCKED, "").await;
+        act(&mut admins, "SELECT 1").await.unwrap_err();
+
+        let mut admins = open(&cluster).await.unwrap();
+        let held = pids(&cluster, HELD);
+        end(&cluster, &held[0]);
         act(&mut admins, "SELECT 1").await.unwrap();
         assert_eq!(pids(&cluster, LOCKED), held[1..]);
         end(&cluster, &held[1]);
+        cluster.until("postgres", HELD, "").await;
         act(&mut admins, "SELECT 1").await.unwrap_err();
     }
 }
@@ -92,8 +131,10 @@ async fn a_lock_that_nobody_gives_back_is_not_waited_for_long() {
         let cluster = Cluster::start(&bin, &[]);
         let mut other = cluster.session("postgres").await;
         other.execute(&format!("SELECT pg_advisory_lock(hashtextextended('{NAME}', 0))"), SOON).await.unwrap();
+        let pid = cluster.sql("postgres", LOCKED);
         let refused = open(&cluster).await.err().unwrap();
-        assert!(refused.message.contains("somebody else has the lock"), "{refused}");
+        let named = format!("process {pid} (role postgres, application pgmigration/test) has the advisory lock");
+        assert!(refused.message.contains(&named), "{refused}");
         cluster.until("postgres", HELD, "").await;
     }
 }

@@ -4,8 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pgmigration::postgres::admin::AdminSessions;
+use pgmigration::postgres::carrier::Carrier;
 use pgmigration::postgres::layered::{LayeredFence, originals};
+use pgmigration::postgres::swap::SwapError;
 
+use crate::chop::{Chop, Side};
 use crate::cluster::{Cluster, SOON, servers};
 use crate::writers::Writers;
 
@@ -104,5 +107,46 @@ async fn an_owner_without_createdb_can_raise_it_and_still_connect() {
         cluster.try_session("keeper", "app").await.expect("the administrator connects").close().await;
         fence.lift(&mut admins, SOON).await.unwrap();
         assert_eq!(picture(&cluster), before);
+    }
+}
+
+#[tokio::test]
+async fn killed_at_every_call_it_fails_at_once_and_can_go_on_or_be_undone() {
+    for bin in servers() {
+        let cluster = app(&bin);
+        let before = picture(&cluster);
+        let roles = names(&["owner", "reader"]);
+        let fence = LayeredFence { originals: originals(&mut admins(&cluster, "postgres").await, "app", &roles).await.unwrap() };
+        let carrier: Arc<dyn Carrier> = Arc::new(cluster.carrier("postgres").with_name("pgmigration/test/layered"));
+        let mut points = 0;
+        for (side, go_on) in [(Side::Before, false), (Side::After, true)] {
+            for calls in 0.. {
+                let [forth, back] = [(); 2].map(|()| Arc::new(Chop::new(carrier.clone(), calls, side)));
+                let raised = async {
+                    let mut admins = AdminSessions::open(forth.clone(), "postgres", SOON).await?;
+                    fence.raise(&mut admins, SOON).await
+                };
+                let raised = raised.await;
+                assert_eq!(raised.is_err(), forth.is_dead(), "{raised:?}");
+                assert!(matches!(raised, Ok(()) | Err(SwapError::Sql(_))), "it went on without a session: {raised:?}");
+                if go_on {
+                    fence.raise(&mut admins(&cluster, "postgres").await, SOON).await.unwrap();
+                }
+                let lifted = async {
+                    let mut admins = AdminSessions::open(back.clone(), "postgres", SOON).await?;
+                    fence.lift(&mut admins, SOON).await
+                };
+                let lifted = lifted.await;
+                assert!(matches!(lifted, Ok(()) | Err(SwapError::Sql(_))), "it went on without a session: {lifted:?}");
+                fence.lift(&mut admins(&cluster, "postgres").await, SOON).await.unwrap();
+                assert_eq!(picture(&cluster), before, "after {calls} calls, {side:?}");
+                points += 1;
+                if !forth.is_dead() && !back.is_dead() {
+                    break;
+                }
+            }
+        }
+        assert!(points > 30, "only {points} points");
+        println!("{}: {points} points", bin.display());
     }
 }
