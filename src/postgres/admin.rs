@@ -91,9 +91,7 @@ impl AdminSessions {
             if Instant::now() >= until {
                 let message = if others.is_empty() {
                     let holder: String = sessions.put(&Question::new("holder of the lock", HOLDER)).await?;
-                    format!(
-                        "{holder} has the advisory lock of this migration, and is none of ours: end it with pg_terminate_backend"
-                    )
+                    format!("{holder} has the advisory lock of this migration and is none of ours: end it (pg_terminate_backend)")
                 } else {
                     let pids: Vec<i32> = others.iter().map(|other| other.pid).collect();
                     format!("sessions of another operator come again and again (processes {pids:?})")
@@ -311,7 +309,7 @@ SELECT pg_catalog.to_jsonb(pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextex
 
 // The two halves of a lock's number (PostgreSQL's manual, pg_locks).
 const HOLDER: &str = r#"
-SELECT coalesce(pg_catalog.to_jsonb(pg_catalog.string_agg(pg_catalog.format('process %s (role %s, application %s)', l.pid, a.usename, a.application_name), ', ')),
+SELECT coalesce(pg_catalog.to_jsonb(pg_catalog.string_agg(pg_catalog.format('process %s of role %s', l.pid, a.usename), ', ')),
   '"somebody"')
 FROM pg_catalog.pg_locks AS l LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1

@@ -1,7 +1,8 @@
 //! What a step works with: the object, its status, and clients that act as the object's service account.
 //!
 //! Nothing that a spec names is ever reached with the operator's own rights: this room hands out impersonated clients and
-//! clients of the author's kubeconfig only. The operator's own client creates and watches mover Jobs, and reads the object.
+//! clients of the author's kubeconfig only. The operator's own client serves mover Jobs, and reads the object and its service
+//! account.
 
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ pub const SHORT: Duration = Duration::from_secs(20);
 /// What the steps need of the installation.
 #[derive(Clone)]
 pub struct Installation {
-    /// Client with the operator's own rights: mover Jobs, and the object itself.
+    /// Client with the operator's own rights: for mover Jobs, the object and its service account.
     pub client: Client,
     /// Base of impersonating clients.
     pub config: kube::Config,

@@ -133,7 +133,7 @@ async fn a_lock_that_nobody_gives_back_is_not_waited_for_long() {
         other.execute(&format!("SELECT pg_advisory_lock(hashtextextended('{NAME}', 0))"), SOON).await.unwrap();
         let pid = cluster.sql("postgres", LOCKED);
         let refused = open(&cluster).await.err().unwrap();
-        let named = format!("process {pid} (role postgres, application pgmigration/test) has the advisory lock");
+        let named = format!("process {pid} of role postgres has the advisory lock");
         assert!(refused.message.contains(&named), "{refused}");
         cluster.until("postgres", HELD, "").await;
     }
