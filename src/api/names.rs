@@ -22,6 +22,12 @@ pub const ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
 /// Key of the secret key in a bucket's Secret.
 pub const SECRET_KEY: &str = "AWS_SECRET_ACCESS_KEY";
 
+/// What the `application_name` of every session of a migration begins with, the operator's own included: by it ours are told
+/// from foreign ones.
+pub fn session_tag_prefix(uid: &str) -> String {
+    format!("pgm/{uid}/")
+}
+
 /// Names that belong to one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
@@ -67,6 +73,6 @@ impl Names {
 
     /// `application_name` of the operator's own sessions: `pgm/<uid>/<what>`, at most 63 bytes.
     pub fn application(&self, what: &str) -> String {
-        format!("pgm/{}/{what}", self.uid)
+        format!("{}{what}", session_tag_prefix(&self.uid))
     }
 }

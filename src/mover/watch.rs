@@ -9,7 +9,7 @@
 use super::Context;
 use super::ends::PodEnd;
 use super::error::MoverError;
-use crate::plan::operation::{Reason, session_tag_prefix};
+use crate::plan::operation::{Reason, mover_tag_prefix};
 use crate::postgres::carrier::Question;
 use crate::postgres::tools::scripts;
 use futures::future::join_all;
@@ -139,7 +139,7 @@ async fn lost(context: &Context, pods: &[&PodEnd], of: Of) -> MoverError {
 async fn look(context: &Context, pod: &PodEnd) -> Result<Signs, MoverError> {
     let uid = &context.operation.migration.uid;
     let used = pod.run(&scripts::used(uid), &[], COUNTED, Reason::StreamBroken).await?;
-    let mut session = pod.session_now("postgres", &format!("{}watch", session_tag_prefix(uid)), ANSWER).await?;
+    let mut session = pod.session_now("postgres", &format!("{}watch", mover_tag_prefix(uid)), ANSWER).await?;
     let question = Question::new("sessions of the tool at work", BUSY).with(context.operation.session_tag());
     let busy = session.ask(&question, ANSWER).await.map_err(|error| MoverError::from(error).of(&pod.target.to_string()))?;
     session.close().await;

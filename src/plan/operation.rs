@@ -11,6 +11,7 @@ mod verdict;
 pub use verdict::{ExitStatus, FailureClass, Outcome, Reason, VERDICT_LIMIT, Verdict};
 
 use crate::api::Heard;
+pub use crate::api::names::session_tag_prefix;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::{Deserialize, Serialize};
@@ -423,16 +424,10 @@ impl Operation {
     }
 }
 
-/// What the `application_name` of every session of a migration begins with, the operator's own included: by it ours are told
-/// from foreign ones.
-pub fn session_tag_prefix(uid: &str) -> String {
-    format!("pgm/{uid}/")
-}
-
 /// What the `application_name` of every mover session of a migration begins with: by it orphans are found. The operator's own
 /// sessions begin otherwise, so that ending orphans never ends them.
 pub fn mover_tag_prefix(uid: &str) -> String {
-    format!("pgm/{uid}/m/")
+    format!("{}m/", session_tag_prefix(uid))
 }
 
 #[cfg(test)]

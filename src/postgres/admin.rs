@@ -118,8 +118,13 @@ impl AdminSessions {
     pub async fn enter(&mut self, database: &str, deadline: Duration) -> Result<Box<dyn Session>, SqlError> {
         let inside = self.carrier.connect(database, deadline).await?;
         // A holder that came before it was there has ended these: then nobody answers here. One that comes later finds it.
-        let _: Process = self.ask(&Question::new("own process", OWN_PROCESS)).await?;
-        Ok(inside)
+        match self.ask::<Process>(&Question::new("own process", OWN_PROCESS)).await {
+            Ok(_) => Ok(inside),
+            Err(error) => {
+                inside.close().await;
+                Err(error)
+            }
+        }
     }
 
     /// Ends the sessions in order.

@@ -146,7 +146,7 @@ impl Publication {
     /// all their sessions and renames them.
     ///
     /// When the renaming does not come about within `deadline`, both take connections again, and the error (`Blocked`)
-    /// names who was in the way.
+    /// names who was in the way. When the sessions are lost, both refuse them until the next call or the undo.
     pub async fn publish_step(&self, admins: &mut AdminSessions, deadline: Duration) -> Result<PublishState, SwapError> {
         match self.state(admins).await? {
             PublishState::Unpublished => self.set_connections(admins, false, deadline).await?,

@@ -110,7 +110,7 @@ impl<'a> Context<'a> {
     }
 
     /// Makes sure that nobody has recorded anything since this visit read the object: then what it is about to do is still what
-    /// is due, whoever leads. Nothing that is recorded later reaches a session that was opened before.
+    /// is due, whoever leads. Asked right before an effect; in databases, once nobody else can act there (decision 0017).
     pub async fn unsurpassed(&self) -> Result<(), Failure> {
         let (home, name) = (self.home(), self.object.name_any());
         let objects = Api::<PostgresMigration>::namespaced(self.installation.client.clone(), &home);

@@ -32,6 +32,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     if let Some(at) = cx.status.quiesced.iter().position(|q| !q.requested) {
         let q = cx.status.quiesced[at].clone();
         let client = cx.cluster(q.side).await?;
+        cx.unsurpassed().await?;
         match workloads::stop(&client, cx.names.uid(), &id(&q)).await.map_err(|e| cx.api(q.side, &e))? {
             Stop::Stopped(original) => set_original(&mut cx.status.quiesced[at], original),
             Stop::Gone => cx.status.quiesced[at].stopped = true,
@@ -212,6 +213,7 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(at) = cx.status.quiesced.iter().position(|q| !q.restored) else { return Ok(Advance::Done) };
     let q = cx.status.quiesced[at].clone();
     let client = cx.cluster(q.side).await?;
+    cx.unsurpassed().await?;
     let done = workloads::restore(&client, cx.names.uid(), &id(&q), original(&q)).await.map_err(|e| cx.api(q.side, &e))?;
     match done {
         Start::Set | Start::Gone => {}

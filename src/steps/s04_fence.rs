@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::context::{Context, SHORT, sql};
 use crate::api::conditions::reasons;
+use crate::api::names::session_tag_prefix;
 use crate::api::{Fence, FenceKind, Side};
 use crate::plan::Failure;
 use crate::plan::checks::servers;
-use crate::plan::operation::session_tag_prefix;
 use crate::plan::record::Advance;
 use crate::postgres::admin::AdminSessions;
 use crate::postgres::carrier::Carrier;
@@ -208,36 +208,35 @@ pub async fn tight(cx: &Context<'_>, admins: &mut AdminSessions, known: &Fence) 
 pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let Some(known) = cx.status.fence.clone() else { return Ok(Advance::Done) };
     let mut admins = admins(cx, Side::Source).await?;
-    let failed = |e: SwapError| swap(Side::Source, reasons::FENCE_FAILED, &e);
-    let opened = match known.method {
-        FenceKind::Swap => swap_fence(&known)?.reopen(&mut admins, DEADLINE).await.map_err(failed),
-        FenceKind::Layered => layers(&known)?.lift(&mut admins, DEADLINE).await.map_err(failed),
-    };
-    if let Err(error) = opened {
-        admins.close().await;
-        return Err(error);
-    }
-    if known.method == FenceKind::Swap {
-        let fence = swap_fence(&known)?;
-        if !fence.originals.subscriptions.is_empty() {
-            let inside = admins.enter(&fence.names.database, SHORT).await;
-            let mut inside = inside.map_err(|e| sql(Side::Source, &e))?;
-            let enabled = fence.enable_subscriptions(inside.as_mut(), DEADLINE).await.map_err(|e| sql(Side::Source, &e));
-            inside.close().await;
-            enabled?;
-        }
-        // Last, since dropping the tombstone may wait for any session of the server: the database works already.
-        let lifted = fence.lift(&mut admins, DEADLINE).await;
-        admins.close().await;
-        match lifted {
-            Ok(()) => {}
-            // What somebody wrote into the tombstone is not ours to drop, and no reason to keep the rest from being undone.
-            Err(SwapError::Unexpected(why)) => cx.warn(reasons::FENCE_FAILED, "spec.source", &format!("left behind: {why}")),
-            Err(e) => return Err(failed(e)),
-        }
-    } else {
-        admins.close().await;
+    let opened = open(&mut admins, &known).await;
+    admins.close().await;
+    // What somebody wrote into the tombstone is not ours to drop, and no reason to keep the rest from being undone.
+    if let Some(why) = opened? {
+        cx.warn(reasons::FENCE_FAILED, "spec.source", &format!("left behind: {why}"));
     }
     cx.status.fence = None;
     Ok(Advance::Done)
+}
+
+/// Opens the database. Why its tombstone is left behind, if it is.
+async fn open(admins: &mut AdminSessions, known: &Fence) -> Result<Option<String>, Failure> {
+    let failed = |e: SwapError| swap(Side::Source, reasons::FENCE_FAILED, &e);
+    let fence = match known.method {
+        FenceKind::Swap => swap_fence(known)?,
+        FenceKind::Layered => return layers(known)?.lift(admins, DEADLINE).await.map(|()| None).map_err(failed),
+    };
+    fence.reopen(admins, DEADLINE).await.map_err(failed)?;
+    if !fence.originals.subscriptions.is_empty() {
+        let inside = admins.enter(&fence.names.database, SHORT).await;
+        let mut inside = inside.map_err(|e| sql(Side::Source, &e))?;
+        let enabled = fence.enable_subscriptions(inside.as_mut(), DEADLINE).await.map_err(|e| sql(Side::Source, &e));
+        inside.close().await;
+        enabled?;
+    }
+    // Last, since dropping the tombstone may wait for any session of the server: the database works already.
+    match fence.lift(admins, DEADLINE).await {
+        Ok(()) => Ok(None),
+        Err(SwapError::Unexpected(why)) => Ok(Some(why)),
+        Err(e) => Err(failed(e)),
+    }
 }

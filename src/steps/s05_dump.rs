@@ -5,17 +5,16 @@
 //! in the pod, abort its uploads, delete what this run wrote into the bucket. The archive of a migration whose application has
 //! run stays: how long it is kept was promised.
 
-use super::context::{Context, archive, lost, sql};
-use super::ending::session_ending;
+use super::context::{Context, archive, lost};
+use super::s04_fence::admins;
 use super::saving;
-use super::transfer::{Moved, drive, end_movers};
+use super::transfer::{Moved, drive, end_mover_sessions, end_movers};
 use crate::api::conditions::reasons;
 use crate::api::{ArchiveStatus, Side, StepName};
 use crate::archive::keys;
 use crate::plan::Failure;
-use crate::plan::operation::{DumpTask, Task, mover_tag_prefix};
+use crate::plan::operation::{DumpTask, Task};
 use crate::plan::record::Advance;
-use crate::postgres::catalog;
 
 /// Failures in a row after which a bucket that does not answer is left as it is, once the application has run.
 const PATIENCE: i64 = 4;
@@ -58,14 +57,12 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         return Ok(wait);
     }
     if cx.status.pinned.is_some() {
-        let tag = mover_tag_prefix(cx.names.uid());
         for side in [Side::Source, Side::Target] {
-            let mut session = cx.session(side, "postgres", "undo").await?;
-            let left = catalog::end_tagged_sessions(session.as_mut(), &tag).await.map_err(|e| sql(side, &e))?;
-            session.close().await;
-            if let Some(oldest) = left {
-                let server = cx.place(side).map_or_else(|| "its server".into(), |place| place.server());
-                return session_ending(cx, StepName::Dump, oldest, &format!("a mover's session at {server}"));
+            let mut admins = admins(cx, side).await?;
+            let left = end_mover_sessions(cx, &mut admins, side, StepName::Dump).await;
+            admins.close().await;
+            if let Some(wait) = left? {
+                return Ok(wait);
             }
             cx.sweep(side).await?;
         }
@@ -81,6 +78,7 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         return Ok(Advance::Done);
     }
     let bucket = cx.bucket().await?;
+    cx.unsurpassed().await?;
     bucket.abort_orphans(&cx.run_prefix()).await.map_err(|e| archive(&e))?;
     // The manifest first: what has no manifest does not exist.
     let prefix = cx.run_prefix();

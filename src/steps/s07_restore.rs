@@ -6,15 +6,14 @@
 //! application can see is touched.
 
 use super::context::{Context, SHORT, lost, sql};
-use super::ending::session_ending;
 use super::s04_fence::{DEADLINE, admins, current_name, swap};
 use super::saving::{self, Saving};
-use super::transfer::{Moved, drive, end_movers};
+use super::transfer::{Moved, drive, end_mover_sessions, end_movers};
 use crate::api::conditions::reasons;
 use crate::api::{Side, Staging, StepName};
 use crate::archive::keys;
 use crate::plan::Failure;
-use crate::plan::operation::{OwnerLogin, RestoreTask, Sealed, SecretKey, Task, mover_tag_prefix};
+use crate::plan::operation::{OwnerLogin, RestoreTask, Sealed, SecretKey, Task};
 use crate::plan::record::{self, Advance};
 use crate::postgres::admin::AdminSessions;
 use crate::postgres::names::{DerivedRole, derived_name};
@@ -94,16 +93,11 @@ async fn drop_staging(cx: &mut Context<'_>, name: &str) -> Result<Option<Advance
 }
 
 async fn drop_with(cx: &mut Context<'_>, target: &mut AdminSessions, name: &str) -> Result<Option<Advance>, Failure> {
-    let tag = mover_tag_prefix(cx.names.uid());
-    let looked = async {
-        let session = target.session().await?;
-        Ok((catalog::end_tagged_sessions(session, &tag).await?, catalog::database(session, name).await?))
-    };
-    let (left, found) = looked.await.map_err(|e| sql(Side::Target, &e))?;
-    if let Some(oldest) = left {
-        return session_ending(cx, StepName::Restore, oldest, "a mover's session at the target").map(Some);
+    if let Some(wait) = end_mover_sessions(cx, target, Side::Target, StepName::Restore).await? {
+        return Ok(Some(wait));
     }
-    let Some(found) = found else { return Ok(None) };
+    let found = async { catalog::database(target.session().await?, name).await }.await;
+    let Some(found) = found.map_err(|e| sql(Side::Target, &e))? else { return Ok(None) };
     // One that is closed has been on its way out before. What stands against this does not stand against the drop.
     if found.allow_connections
         && found.connection_limit != -2

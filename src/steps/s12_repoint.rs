@@ -41,6 +41,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         return Ok(Advance::Again);
     }
     let (at, place, before, new) = begun(cx, &known).await?;
+    cx.unsurpassed().await?;
     let done = config::replace(&client, &namespace, &place, before.as_ref(), Some(&new)).await.map_err(|e| failed(cx, at, &e))?;
     match done {
         Replacement::Written | Replacement::Already => {}
@@ -75,6 +76,7 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
         return Ok(wait);
     }
     let (at, place, before, new) = begun(cx, &known).await?;
+    cx.unsurpassed().await?;
     match config::replace(&client, &namespace, &place, Some(&new), before.as_ref()).await.map_err(|e| failed(cx, at, &e))? {
         Replacement::Written | Replacement::Already => {}
         Replacement::ChangedByOthers => {

@@ -9,13 +9,14 @@ use kube::Client;
 
 use super::context::{Context, kubernetes, sql};
 use super::ending::{all_ending, ending, session_ending, strays_ending};
+use super::s04_fence::admins;
 use crate::api::conditions::reasons;
+use crate::api::names::session_tag_prefix;
 use crate::api::{SchemaJobStatus, Side, StepName};
 use crate::kubernetes::jobs::schema::SchemaJob;
 use crate::kubernetes::jobs::{self, JobState, Owned};
 use crate::kubernetes::workloads;
 use crate::plan::Failure;
-use crate::plan::operation::session_tag_prefix;
 use crate::plan::record::Advance;
 use crate::postgres::catalog;
 
@@ -74,6 +75,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
                 }
                 .build(&template)
                 .map_err(|e| named(Failure::needs_human(reasons::SCHEMA_JOB_FAILED, e.to_string())))?;
+                cx.unsurpassed().await?;
                 jobs::create(&client, &cx.migration(), &built).await.map_err(|e| named(kubernetes(&e)))?;
                 cx.status.schema_jobs[at].created = true;
                 Ok(Advance::Wait { seconds: 1, message: format!("Job {namespace}/{job} is starting") })
@@ -128,6 +130,7 @@ async fn end_earlier(cx: &Context<'_>, client: &Client, job: &str) -> Result<Opt
             JobState::Succeeded { .. } | JobState::Failed { .. } => {}
             JobState::Deleting { .. } => left.push(other.clone()),
             JobState::Running { .. } => {
+                cx.unsurpassed().await?;
                 jobs::delete(client, &namespace, &other.name, &other.uid).await.map_err(|e| kubernetes(&e))?;
                 left.push(other.clone());
             }
@@ -145,9 +148,9 @@ async fn end_earlier(cx: &Context<'_>, client: &Client, job: &str) -> Result<Opt
 async fn end_sessions(cx: &mut Context<'_>) -> Result<Option<Advance>, Failure> {
     let (database, role) = (cx.database().target_name().to_owned(), cx.database().owner.name.clone());
     let ours = session_tag_prefix(cx.names.uid());
-    let mut session = cx.session(Side::Target, "postgres", "schema-job").await?;
-    let left = catalog::end_sessions_of(session.as_mut(), &database, &role, &ours).await;
-    session.close().await;
+    let mut target = admins(cx, Side::Target).await?;
+    let left = async { catalog::end_sessions_of(target.session().await?, &database, &role, &ours).await }.await;
+    target.close().await;
     let left = left.map_err(|e| sql(Side::Target, &e))?;
     let what = format!(
         "a session in {database:?} of role {role:?}, which may be of the schema job that failed (its log is read afterwards)"
@@ -167,6 +170,9 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     let namespace = cx.namespace(Side::Target);
     let all = jobs::of_migration(&client, &namespace, &cx.migration()).await.map_err(|e| cx.api(Side::Target, &e))?;
     let left: Vec<Owned> = all.iter().filter(|job| cx.names.is_schema_job(&job.name)).cloned().collect();
+    if !left.is_empty() {
+        cx.unsurpassed().await?;
+    }
     for job in &left {
         jobs::delete(&client, &namespace, &job.name, &job.uid).await.map_err(|e| cx.api(Side::Target, &e))?;
     }

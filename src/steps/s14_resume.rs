@@ -30,6 +30,7 @@ pub async fn run(cx: &mut Context<'_>) -> Result<Advance, Failure> {
                 (Setting::Replicas(_), Some(n)) => Setting::Replicas(n),
                 (before, _) => before,
             };
+            cx.unsurpassed().await?;
             let done = match wanted {
                 Setting::Replicas(n) => workloads::scale_to(&client, cx.names.uid(), &id(&q), n).await,
                 Setting::Suspended(_) => workloads::restore(&client, cx.names.uid(), &id(&q), wanted).await,
@@ -95,6 +96,7 @@ pub async fn undo(cx: &mut Context<'_>) -> Result<Advance, Failure> {
     if let Some(at) = own.iter().copied().find(|at| !cx.status.quiesced[*at].requested) {
         let q = cx.status.quiesced[at].clone();
         let client = cx.cluster(q.side).await?;
+        cx.unsurpassed().await?;
         let stopped = workloads::stop_again(&client, cx.names.uid(), &id(&q), original(&q)).await;
         if let Stop::HeldByOther(other) = stopped.map_err(|e| cx.api(q.side, &e))? {
             return Err(Failure::needs_human(

@@ -6,8 +6,8 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::context::{Context, kubernetes};
-use super::ending::{all_ending, ending, strays_ending, wait};
+use super::context::{Context, kubernetes, sql};
+use super::ending::{all_ending, ending, session_ending, strays_ending, wait};
 use super::s01_pin::follow;
 use crate::api::conditions::reasons;
 use crate::api::{Heard, Side, StepName, Transfer};
@@ -16,10 +16,12 @@ use crate::kubernetes::jobs::mover::MoverJob;
 use crate::kubernetes::jobs::{self, JobState, Owned, Termination};
 use crate::plan::Failure;
 use crate::plan::operation::{
-    MigrationRef, OPERATION_VERSION, Operation, Outcome, Phase, Progress, Pulse, Reason, Task, Verdict, pulse,
+    MigrationRef, OPERATION_VERSION, Operation, Outcome, Phase, Progress, Pulse, Reason, Task, Verdict, mover_tag_prefix, pulse,
 };
 use crate::plan::record::Advance;
 use crate::plan::summary::second;
+use crate::postgres::admin::AdminSessions;
+use crate::postgres::catalog;
 
 /// Seconds between two looks at a mover at work: of a step that is young, and of one that takes hours.
 const OFTEN: i64 = 1;
@@ -125,6 +127,7 @@ async fn work(cx: &mut Context<'_>, sides: &[Side], attempt: i64, about: String,
                             }
                             Pulse::Lost(since) => {
                                 // Its Job is gone when its pod is: only then does the next attempt begin.
+                                cx.unsurpassed().await?;
                                 jobs::delete(&client, &home, &job, &uid).await.map_err(|e| here(&e))?;
                                 format!("pod {} has printed nothing since {} and is ended", pod.name, second(since))
                             }
@@ -338,4 +341,18 @@ pub async fn end_movers(cx: &Context<'_>) -> Result<Option<Advance>, Failure> {
     }
     let strays = jobs::strays(client, &home, &cx.migration(), &all).await.map_err(|e| here(&e))?;
     strays_ending(cx.now, &home, strays.iter().filter(|stray| movers(&stray.job)))
+}
+
+/// Ends the sessions that movers have left at the server of `side`. `None` when none is left.
+pub async fn end_mover_sessions(
+    cx: &Context<'_>,
+    admins: &mut AdminSessions,
+    side: Side,
+    step: StepName,
+) -> Result<Option<Advance>, Failure> {
+    let tag = mover_tag_prefix(cx.names.uid());
+    let left = async { catalog::end_tagged_sessions(admins.session().await?, &tag).await }.await;
+    let Some(oldest) = left.map_err(|e| sql(side, &e))? else { return Ok(None) };
+    let server = cx.place(side).map_or_else(|| "its server".into(), |place| place.server());
+    session_ending(cx, step, oldest, &format!("a mover's session at {server}")).map(Some)
 }

@@ -250,7 +250,12 @@ async fn slept(seen: &PostgresMigration) {
     refused(false, StepName::Restore, |s| s.staging.as_mut().unwrap().oid = None).await;
     refused(true, StepName::Restore, |_| {}).await;
     refused(false, StepName::Compare, |s| s.transfer = None).await;
+    refused(false, StepName::SchemaJob, |_| {}).await;
+    refused(false, StepName::Quiesce, |s| s.quiesced[0].requested = false).await;
+    refused(false, StepName::Resume, |s| s.resumed = true).await;
+    refused(true, StepName::Dump, |_| {}).await;
     refused(true, StepName::Fence, |_| {}).await;
+    refused(true, StepName::Quiesce, |_| {}).await;
 }
 
 /// Goes on from before the swap, which somebody else's lock holds up; in its midst the operator is killed while `spec` asks to go back.

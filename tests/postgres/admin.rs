@@ -4,22 +4,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use pgmigration::api::names::session_tag_prefix;
 use pgmigration::postgres::admin::AdminSessions;
 use pgmigration::postgres::carrier::{Carrier as _, SqlError};
 use pgmigration::postgres::staging;
 
 use crate::cluster::{Cluster, SOON, servers};
 
-/// As `api::names` gives it.
-const NAME: &str = "pgm/0b1c2d3e-4f5a-6789-abcd-ef0123456789/admin-source";
-
 /// Who has the lock, as people can see it.
 const LOCKED: &str = "SELECT string_agg(l.pid::text, ' ') FROM pg_locks AS l WHERE l.locktype = 'advisory' AND l.granted";
 const HELD: &str = "SELECT string_agg(a.pid::text, ' ' ORDER BY a.backend_start) FROM pg_stat_activity AS a
      WHERE a.application_name LIKE 'pgm/%/admin-source'";
 
+/// As the product's own.
+fn name() -> String {
+    format!("{}admin-source", session_tag_prefix("0b1c2d3e-4f5a-6789-abcd-ef0123456789"))
+}
+
 async fn open(cluster: &Cluster) -> Result<AdminSessions, SqlError> {
-    AdminSessions::open(Arc::new(cluster.carrier("postgres").with_name(NAME)), "postgres", SOON).await
+    AdminSessions::open(Arc::new(cluster.carrier("postgres").with_name(&name())), "postgres", SOON).await
 }
 
 /// Asks something; and then does something, in a session that was good enough for that.
@@ -81,7 +84,7 @@ async fn a_namesake_of_another_role_is_none_of_them() {
     for bin in servers() {
         let cluster = Cluster::start(&bin, &[]);
         cluster.sql("postgres", "CREATE ROLE keeper LOGIN; CREATE ROLE other LOGIN");
-        let carrier = |role: &str| Arc::new(cluster.carrier(role).with_name(NAME));
+        let carrier = |role: &str| Arc::new(cluster.carrier(role).with_name(&name()));
         let mut other = carrier("other").connect("postgres", SOON).await.unwrap();
         let mut first = AdminSessions::open(carrier("keeper"), "postgres", SOON).await.unwrap();
         let mut second = AdminSessions::open(carrier("keeper"), "postgres", SOON).await.unwrap();
@@ -100,7 +103,7 @@ async fn the_lock_goes_with_the_work() {
         assert_eq!(pids(&cluster, LOCKED), held[..1]);
         // Somebody waits for it, and has it as soon as its session is lost.
         let mut other = cluster.session("postgres").await;
-        let lock = format!("SELECT pg_advisory_lock(hashtextextended('{NAME}', 0))");
+        let lock = format!("SELECT pg_advisory_lock(hashtextextended('{}', 0))", name());
         let waiting = tokio::spawn(async move {
             other.execute(&lock, SOON).await.unwrap();
             other
@@ -130,7 +133,7 @@ async fn a_lock_that_nobody_gives_back_is_not_waited_for_long() {
     for bin in servers() {
         let cluster = Cluster::start(&bin, &[]);
         let mut other = cluster.session("postgres").await;
-        other.execute(&format!("SELECT pg_advisory_lock(hashtextextended('{NAME}', 0))"), SOON).await.unwrap();
+        other.execute(&format!("SELECT pg_advisory_lock(hashtextextended('{}', 0))", name()), SOON).await.unwrap();
         let pid = cluster.sql("postgres", LOCKED);
         let refused = open(&cluster).await.err().unwrap();
         let named = format!("process {pid} of role postgres has the advisory lock");

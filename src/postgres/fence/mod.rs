@@ -205,7 +205,7 @@ impl Fence {
     /// connections, or ends all sessions and swaps.
     ///
     /// When the swap does not come about within `deadline`, the database takes connections again, and the error
-    /// (`Blocked`) names who was in the way.
+    /// (`Blocked`) names who was in the way. When the sessions are lost, it refuses them until the next call or the undo.
     pub async fn raise_step(&self, admins: &mut AdminSessions, deadline: Duration) -> Result<FenceState, SwapError> {
         match self.state(admins).await? {
             FenceState::Open { tombstone: None } | FenceState::Refusing { tombstone: None } => {

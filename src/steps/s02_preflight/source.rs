@@ -3,11 +3,11 @@
 use super::workloads::at;
 use super::{End, Report};
 use crate::api::PostgresMigrationSpec;
+use crate::api::names::session_tag_prefix;
 use crate::kubernetes::inspect;
 use crate::plan::Failure;
 use crate::plan::checks::content::{self, Content};
 use crate::plan::checks::servers::{self, Surroundings};
-use crate::plan::operation::session_tag_prefix;
 use crate::postgres::carrier::{Session, SqlError};
 use crate::postgres::catalog::{self, Database, InstalledExtension, Server};
 use crate::postgres::fence::FenceNames;
