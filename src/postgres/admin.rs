@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
@@ -37,7 +38,7 @@ const LIMBO_DEADLINE: Duration = Duration::from_secs(10);
 /// How many sessions are held.
 const HELD: usize = 2;
 
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A server process, told from a later one with the same pid.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -68,16 +69,28 @@ impl AdminSessions {
     /// Errors: `Connect`, `Statement`; `Deadline` when an earlier session does not end or comes again and again, or when somebody
     /// else's session has the lock.
     pub async fn open(carrier: Arc<dyn Carrier>, database: &str, deadline: Duration) -> Result<Self, SqlError> {
-        let mut sessions = Self { carrier, held: VecDeque::new(), locked: false, limbo: Vec::new(), lost: None };
-        // Those of an earlier holder may have the last slots of the server: they go before the second is opened.
-        sessions.add(database, deadline).await?;
-        sessions.limbo = sessions.others().await?;
-        sessions.settle().await?;
-        while sessions.held.len() < HELD {
-            sessions.add(database, deadline).await?;
+        let mut held = VecDeque::new();
+        let mut refused = None;
+        for opened in join_all((0..HELD).map(|_| connect(&*carrier, database, deadline))).await {
+            match opened {
+                Ok(session) => held.push_back(session),
+                Err(error) => refused = Some(error),
+            }
         }
-        // Looked for once more under the lock, with both sessions there: whoever has come meanwhile goes as well, and whoever comes
-        // later finds both.
+        if held.is_empty()
+            && let Some(refused) = refused
+        {
+            return Err(refused);
+        }
+        let mut sessions = Self { carrier, held, locked: false, limbo: Vec::new(), lost: None };
+        while sessions.held.len() < HELD {
+            // An earlier holder may have the last slots of the server.
+            sessions.limbo = sessions.others().await?;
+            sessions.settle().await?;
+            let session = connect(&*sessions.carrier, database, deadline).await?;
+            sessions.held.push_back(session);
+        }
+        // With both sessions there, and looked for under the lock: whoever has come before goes, and whoever comes later finds both.
         let until = Instant::now() + LIMBO_DEADLINE;
         loop {
             sessions.lock().await?;
@@ -104,16 +117,6 @@ impl AdminSessions {
         }
     }
 
-    async fn add(&mut self, database: &str, deadline: Duration) -> Result<(), SqlError> {
-        let mut session = self.carrier.connect(database, deadline).await?;
-        for setting in SETTINGS {
-            session.execute(setting, STATEMENT_DEADLINE).await?;
-        }
-        let process = catalog::ask(&mut *session, &Question::new("own process", OWN_PROCESS)).await?;
-        self.held.push_back((process, session));
-        Ok(())
-    }
-
     /// One more session, in the database that is touched: a later holder ends it with these. Not for after these are closed.
     pub async fn enter(&mut self, database: &str, deadline: Duration) -> Result<Box<dyn Session>, SqlError> {
         let inside = self.carrier.connect(database, deadline).await?;
@@ -127,11 +130,9 @@ impl AdminSessions {
         }
     }
 
-    /// Ends the sessions in order.
+    /// Says goodbye on the sessions, and waits a short while for their ends.
     pub async fn close(self) {
-        for (_, session) in self.held {
-            session.close().await;
-        }
+        join_all(self.held.into_iter().map(|(_, session)| session.close())).await;
     }
 
     /// Server processes under our application name that are not held here.
@@ -285,6 +286,15 @@ impl AdminSessions {
         }
         Ok(())
     }
+}
+
+async fn connect(carrier: &dyn Carrier, database: &str, deadline: Duration) -> Result<(Process, Box<dyn Session>), SqlError> {
+    let mut session = carrier.connect(database, deadline).await?;
+    for setting in SETTINGS {
+        session.execute(setting, STATEMENT_DEADLINE).await?;
+    }
+    let process = catalog::ask(&mut *session, &Question::new("own process", OWN_PROCESS)).await?;
+    Ok((process, session))
 }
 
 async fn run(session: &mut dyn Session, statements: &[String], guard: &Question) -> Result<(), SqlError> {

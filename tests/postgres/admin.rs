@@ -78,6 +78,28 @@ async fn nor_in_the_database_that_is_touched() {
     }
 }
 
+#[tokio::test]
+async fn the_last_slots_are_taken_over() {
+    for bin in servers() {
+        let cluster = Cluster::start(&bin, &["max_connections=6", "superuser_reserved_connections=3"]);
+        cluster.sql("postgres", "CREATE ROLE crowd LOGIN");
+        let mut crowd = Vec::new();
+        while let Ok(one) = cluster.try_session("crowd", "postgres").await {
+            crowd.push(one);
+        }
+        assert_eq!(crowd.len(), 3);
+        let first = open(&cluster).await.unwrap();
+        let mut last = cluster.session("postgres").await;
+        let full = cluster.try_session("postgres", "postgres").await.err().expect("a slot is left");
+        assert!(full.is("53300"), "{full}");
+        last.execute("SELECT 1", SOON).await.unwrap();
+        last.close().await;
+        let mut second = open(&cluster).await.unwrap();
+        act(&mut second, "SELECT 1").await.unwrap();
+        drop(first);
+    }
+}
+
 /// An administrator that is no superuser does not see when another role's process began, and may not end it.
 #[tokio::test]
 async fn a_namesake_of_another_role_is_none_of_them() {
