@@ -44,9 +44,9 @@ pub fn swap(side: Side, reason: &'static str, e: &SwapError) -> Failure {
 
 /// Admin sessions on `side`, held until the call ends.
 ///
-/// All steps, and their undos, share one name a side, and so one lock (decision 0017): opening ends what an earlier holder left running, so that
-/// a statement of an operator that died cannot take effect after another step has looked. The record is looked at after that,
-/// since an operator that slept may be the one that opens last.
+/// All steps, and their undos, share one name a side, and so one lock (decision 0017): opening ends what an earlier holder left
+/// running, so that a statement of an operator that died cannot take effect after another step has looked. The record is looked
+/// at after that, since an operator that slept may be the one that opens last.
 pub async fn admins(cx: &mut Context<'_>, side: Side) -> Result<AdminSessions, Failure> {
     let name = match side {
         Side::Source => "admin-source",
